@@ -1,0 +1,110 @@
+"""The backends, and how one of them is chosen."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+
+from mlp_accel.backends.base import ACTIVATIONS, DTYPES, GRADIENTS, Array, Backend, Params, check_choice
+from mlp_accel.errors import BackendUnavailableError, SettingError
+
+__all__ = [
+    "ACTIVATIONS",
+    "BACKENDS",
+    "DTYPES",
+    "ENVIRONMENT_VARIABLE",
+    "GRADIENTS",
+    "Array",
+    "Backend",
+    "Params",
+    "backend_class",
+    "check_choice",
+    "get_backend",
+    "requested_backend",
+    "unavailable",
+]
+
+ENVIRONMENT_VARIABLE = "MLP_ACCEL_BACKEND"
+
+# A new backend is a file and a line here. The order is that of `auto`.
+_REGISTRY = {
+    "cupy": "mlp_accel.backends.cupy_backend:CupyBackend",
+    "numba": "mlp_accel.backends.numba_backend:NumbaBackend",
+    "numpy": "mlp_accel.backends.numpy_backend:NumpyBackend",
+}
+BACKENDS = tuple(_REGISTRY)
+
+logger = logging.getLogger("mlp_accel")
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class registered as `name`, whether or not it can run here."""
+    module, _, attribute = _REGISTRY[name].partition(":")
+    found: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+@functools.cache
+def unavailable(name: str) -> BackendUnavailableError | None:
+    """Why the backend `name` cannot run here, or None if it can; probed once in a process."""
+    try:
+        backend_class(name).probe()
+    except BackendUnavailableError as error:
+        return error
+    return None
+
+
+def requested_backend(name: str | None = None, source: str = "the argument name") -> tuple[str, str]:
+    """The name that was asked for and who asked: the argument, else ``MLP_ACCEL_BACKEND``, else nobody: ``"auto"``.
+
+    Raises
+    ------
+    SettingError
+        For a name that is not in the registry.
+    """
+    if name is None:
+        name, source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip(), f"the environment variable {ENVIRONMENT_VARIABLE}"
+        if not name:  # empty means unset
+            name, source = "auto", "default"
+    if name != "auto" and name not in _REGISTRY:
+        raise SettingError(f"unknown backend {name!r} from {source}; choose one of auto, {', '.join(BACKENDS)}")
+    return name, source
+
+
+def get_backend(name: str | None = None, dtype: str = "float32", *, source: str = "the argument name") -> Backend:
+    """A backend that runs here.
+
+    Parameters
+    ----------
+    name : {"auto", "cupy", "numba", "numpy"}, optional
+        By default the environment variable ``MLP_ACCEL_BACKEND``, read now; unset or empty it means ``"auto"``, which is the first
+        of cupy, numba and numpy that can run here. Which one that is, and why, is logged and stands in ``.selection``.
+    dtype : {"float32", "float64"}
+        Of parameters, activations and gradients.
+    source : str
+        What messages call the first argument.
+
+    Raises
+    ------
+    SettingError
+        For an unknown name or dtype; names the value, where it came from and the choices.
+    BackendUnavailableError
+        If the backend that was named cannot run here: nothing falls back to another one.
+    """
+    choice, source = requested_backend(name, source)
+    if choice == "auto":
+        passed_over = {candidate: unavailable(candidate) for candidate in BACKENDS}
+        choice = next(candidate for candidate, error in passed_over.items() if error is None)
+        reasons = "; ".join(f"{candidate}: {error.reason}" for candidate, error in passed_over.items() if error)
+        selection = f"auto: the first that can run here{f'; {reasons}' if reasons else ''}"
+    else:
+        error = unavailable(choice)
+        if error is not None:
+            raise BackendUnavailableError(error.name, error.cause, error.detail, error.mend)
+        selection = f"asked for by {source}"
+    backend = backend_class(choice)(dtype)
+    backend.selection = selection
+    logger.info("backend %s on %s (%s)", backend.name, backend.device, selection)
+    return backend

@@ -1,0 +1,147 @@
+"""The Numba backend: JIT-compiled kernels on every core. The kernels are in `numba_kernels`, imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, check_choice
+from mlp_accel.errors import BackendUnavailableError, SettingError
+
+
+class NumbaBackend(Backend):
+    """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
+
+    name = "numba"
+    xp: Any = np
+
+    @classmethod
+    def probe(cls) -> None:
+        mend = "python -m pip install --upgrade numba"
+        try:
+            backend = cls()
+            kernels = backend._kernels
+        except ModuleNotFoundError as error:
+            cause = "not installed" if error.name == "numba" else "broken installation"
+            raise BackendUnavailableError(cls.name, cause, str(error), mend) from error
+        except Exception as error:  # an import may fail in any way: a NumPy too new, a library that does not load
+            raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", mend) from error
+        x = np.arange(12, dtype=np.float32).reshape(3, 4)
+        weights, bias = np.ones((4, 2), np.float32), np.zeros(2, np.float32)
+        try:
+            result = np.empty((3, 2), np.float32)
+            kernels.dense(x, weights, bias, kernels.IDENTITY, result)
+        except Exception as error:
+            raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", mend) from error
+        if not np.array_equal(result, x @ weights):
+            raise BackendUnavailableError(cls.name, "a kernel failed", "a product has wrong numbers", mend)
+
+    @cached_property
+    def _kernels(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.numba_kernels")
+
+    @contextmanager
+    def limit_threads(self, count: int) -> Iterator[None]:
+        numba = self._kernels.numba
+        limit = numba.config.NUMBA_NUM_THREADS
+        if count > limit:
+            source = f"NUMBA_NUM_THREADS={limit}" if "NUMBA_NUM_THREADS" in os.environ else f"this process may use {limit} cores"
+            raise SettingError(f"{count} threads are too many for the numba backend: {source}")
+        before = numba.get_num_threads()
+        numba.set_num_threads(count)
+        try:
+            with threadpoolctl.threadpool_limits(count, user_api="blas"):
+                yield
+        finally:
+            numba.set_num_threads(before)
+
+    def versions(self) -> dict[str, str]:
+        numba = self._kernels.numba
+        self.probe()  # Numba chooses its threading layer when the first parallel kernel runs
+        layer = str(numba.threading_layer())
+        return {"numba": numba.__version__, "llvmlite": metadata.version("llvmlite"), "numba_threading_layer": layer}
+
+    def asarray(self, array: Any) -> Array:
+        return np.ascontiguousarray(super().asarray(array))
+
+    def scale_pixels(self, x: Array, out: Array | None = None) -> Array:
+        if x.dtype != np.uint8:
+            return x
+        result = self._result(out, x.shape)
+        self._kernels.scale_pixels(_c(x), self._scale, result)
+        return result
+
+    def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
+        if x.dtype != np.uint8:
+            return x[rows], y[rows]
+        result = self._result(out, (rows.shape[0], x.shape[1]))
+        self._kernels.gather_pixels(_c(x), _c(rows), self._scale, result)
+        return result, y[rows]
+
+    def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
+        choices = ("identity", *ACTIVATIONS)
+        code = choices.index(check_choice("activation", activation, choices))
+        result = self._result(out, (x.shape[0], weights.shape[1]))
+        self._kernels.dense(_c(x), _c(weights), _c(bias), code, result)
+        return result
+
+    def softmax(self, logits: Array, out: Array | None = None) -> Array:
+        result = self._result(out, logits.shape)
+        self._kernels.softmax(_c(logits), result)
+        return result
+
+    def cross_entropy(self, y: Array, y_hat: Array) -> Any:
+        return self._kernels.cross_entropy(_c(y), _c(y_hat), np.finfo(y_hat.dtype).smallest_normal)
+
+    def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
+        return self._kernels.cross_entropy_from_logits(_c(y), _c(logits))
+
+    def correct(self, y: Array, scores: Array) -> Any:
+        return self._kernels.correct(_c(y), _c(scores))
+
+    def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
+        notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
+        result = self._result(out, y_hat.shape)
+        self._kernels.output_delta(_c(y), _c(y_hat), notebook, result)
+        return result
+
+    def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
+        code = 1 + ACTIVATIONS.index(check_choice("activation", activation, ACTIVATIONS))
+        result = self._result(out, activations.shape)
+        self._kernels.hidden_delta(_c(delta), _c(weights), _c(activations), code, result)
+        return result
+
+    def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        if out is None:
+            out = self.empty((x.shape[1], delta.shape[1])), self.empty((delta.shape[1],))
+        self._kernels.dense_gradient(_c(x), _c(delta), *out)
+        return out
+
+    def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
+        result = self._result(out, parameter.shape)
+        rows = (-1, parameter.shape[-1])
+        self._kernels.sgd_update(
+            _c(parameter).reshape(rows), _c(grad).reshape(rows), self.float_dtype(learning_rate), result.reshape(rows)
+        )
+        return result
+
+    @property
+    def _scale(self) -> Any:
+        return self.float_dtype(1.0 / 255.0)
+
+    def _result(self, out: Array | None, shape: tuple[int, ...]) -> Array:
+        return self.empty(shape) if out is None else out
+
+
+def _c(array: Array) -> npt.NDArray[Any]:
+    """The kernels are compiled for C order; another order would compile them once more."""
+    return np.ascontiguousarray(array)

@@ -1,0 +1,189 @@
+"""How a time is measured: one process per engine, turn by turn, and only right results count.
+
+While an engine is timed all the others are stopped. Cold start, transfer and steady epochs are reported apart. Every engine must
+agree with the NumPy backend, which therefore always runs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.benchmarking.checks import losses_differ, parameters_differ
+from mlp_accel.benchmarking.engine import Engine, EngineError
+from mlp_accel.benchmarking.environment import environment
+from mlp_accel.parameters import load_params
+
+REFERENCE = "numpy"
+MIN_EPOCHS = 5
+"""Fewer steady epochs make a result short: good for a look, not for keeping."""
+
+WARM_UP_EPOCHS = 1
+
+Listener = Callable[[str], object]
+
+
+@dataclass
+class Run:
+    """One engine's part of the benchmark."""
+
+    name: str
+    shown: bool = True
+    status: str = "ok"
+    reason: str | None = None
+    cold_start_seconds: float | None = None
+    transfer_seconds: float | None = None
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    train_accuracy: float | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    engine: Engine | None = field(default=None, repr=False)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Neither failed nor closed."""
+        return self.engine is not None
+
+    def close(self) -> None:
+        """End its worker."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the result file; without times if the result is not right."""
+        right = self.status == "ok"
+        steady = self.seconds[WARM_UP_EPOCHS:]
+        return {
+            "name": self.name,
+            "kind": "backend",
+            "status": self.status,
+            "reason": self.reason,
+            "cold_start_seconds": self.cold_start_seconds if right else None,
+            "transfer_seconds": self.transfer_seconds if right else None,
+            "epoch_seconds": summary(steady) if right and steady else None,
+            "loss": [loss if math.isfinite(loss) else None for loss in self.losses],
+            "train_accuracy": self.train_accuracy,
+            "test_loss": self.test.get("test_loss"),
+            "test_accuracy": self.test.get("test_accuracy"),
+            **self.details,
+        }
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, minimum, quartiles and the samples themselves."""
+    q1, median, q3 = np.percentile(samples, [25, 50, 75])
+    return {"median": float(median), "min": min(samples), "q1": float(q1), "q3": float(q3), "samples": list(samples)}
+
+
+def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, listen: Listener = lambda _: None) -> dict[str, Any]:
+    """Measure epoch times of several backends.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Backends to show; the reference runs as well.
+    config : dict
+        ``layer_sizes``, ``activation``, ``gradient``, ``dtype``, ``batch_size``, ``learning_rate``, ``seed``, ``threads``,
+        ``fused`` and ``data``.
+    epochs : int
+        Steady epochs of each backend.
+    listen : callable
+        Gets a line for each thing done.
+
+    Returns
+    -------
+    dict
+        As the result file: ``schema``, ``environment``, ``config``, ``results``, and ``interrupted`` if Ctrl-C ended it early.
+    """
+    runs = [Run(name) for name in names]
+    reference = next((run for run in runs if run.name == REFERENCE), None)
+    if reference is None:
+        reference = Run(REFERENCE, shown=False)
+        runs.insert(0, reference)
+    result: dict[str, Any] = {"schema": 1, "environment": environment(), "config": {**config, "epochs": epochs}}
+    result["config"] |= {"warm_up_epochs": WARM_UP_EPOCHS, "short": epochs < MIN_EPOCHS}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for run in runs:
+                _attempt(run, listen, lambda run: _start(run, config, Path(folder), listen))
+            _compare(runs, reference, lambda run: parameters_differ(*_checked_params(folder, run, reference), config["dtype"]))
+        for epoch in range(WARM_UP_EPOCHS + epochs):
+            for run in runs[epoch % len(runs) :] + runs[: epoch % len(runs)]:  # nobody is always first
+                _attempt(run, listen, _epoch)
+            times = ", ".join(f"{run.name} {run.seconds[-1]:.4f} s" for run in runs if run.running)
+            title = f"epoch {epoch - WARM_UP_EPOCHS + 1}/{epochs}" if epoch >= WARM_UP_EPOCHS else "warm-up epoch"
+            listen(f"{title}: {times}" if times else f"{title}: no engine left")
+        for run in runs:
+            _attempt(run, listen, _finish)
+    except KeyboardInterrupt:
+        result["interrupted"] = True
+    finally:
+        for run in runs:
+            run.close()
+    _compare(runs, reference, lambda run: losses_differ(run.losses, reference.losses))
+    result["results"] = [run.to_dict() for run in runs if run.shown]
+    return result
+
+
+def _attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
+    """Do something with an engine that may cost its own row and no other."""
+    if run.status != "ok":
+        return
+    try:
+        action(run)
+    except EngineError as error:
+        run.status, run.reason = error.status, error.reason
+        run.close()
+        listen(f"{run.name} {error}")
+
+
+def _start(run: Run, config: dict[str, Any], folder: Path, listen: Listener) -> None:
+    start = perf_counter()
+    run.engine = Engine()
+    run.engine.call("create", {**config, "backend": run.name})
+    run.details = run.engine.call("warm_up")
+    run.cold_start_seconds = perf_counter() - start
+    run.details["versions"] = run.engine.call("versions")
+    run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
+    run.engine.call("check", str(folder / f"{run.name}.npz"))
+    listen(f"{run.name} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
+
+
+def _epoch(run: Run) -> None:
+    assert run.engine is not None
+    answer = run.engine.call("epoch")
+    run.losses.append(answer["loss"])
+    run.seconds.append(answer["seconds"])
+    run.train_accuracy = answer["accuracy"]
+
+
+def _finish(run: Run) -> None:
+    assert run.engine is not None
+    run.test = run.engine.call("evaluate")
+
+
+def _checked_params(folder: str, run: Run, reference: Run) -> tuple[Any, Any]:
+    return load_params(Path(folder) / f"{run.name}.npz"), load_params(Path(folder) / f"{reference.name}.npz")
+
+
+def _compare(runs: Sequence[Run], reference: Run, differ: Callable[[Run], str | None]) -> None:
+    """Mark the runs that are not right; without the reference nothing can be said to be right."""
+    for run in runs:
+        if run.status != "ok":
+            continue
+        if reference.status == "ok":
+            problem = differ(run)
+        else:
+            problem = f"the reference ({reference.name}) has {reference.status}: {reference.reason}"
+        if problem:
+            run.status, run.reason = "mismatch", problem
+            run.close()

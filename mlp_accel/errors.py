@@ -1,0 +1,49 @@
+"""The errors that a user can meet. Each says what was wrong, where it came from and what would be right."""
+
+from __future__ import annotations
+
+
+class MlpAccelError(Exception):
+    """Base of the errors of this package."""
+
+
+class SettingError(MlpAccelError, ValueError):
+    """A setting (argument, option or environment variable) has a value that it cannot have."""
+
+
+class BackendUnavailableError(MlpAccelError, RuntimeError):
+    """A backend was asked for by name and cannot run here.
+
+    Parameters
+    ----------
+    name : str
+        The backend.
+    cause : str
+        The kind of obstacle: ``"not installed"``, ``"broken installation"``, ``"CUDA libraries missing"``, ``"no driver"``,
+        ``"no device"`` or ``"a kernel failed"``.
+    detail : str
+        What exactly was found.
+    mend : str
+        What to do about it, if possible a command.
+    """
+
+    def __init__(self, name: str, cause: str, detail: str, mend: str) -> None:
+        self.name, self.cause, self.detail, self.mend = name, cause, detail, mend
+        super().__init__(f"backend {name!r} cannot run here: {self.reason}. To mend it: {mend}")
+
+    @property
+    def reason(self) -> str:
+        """Cause and detail, without the remedy."""
+        return f"{self.cause} ({self.detail})"
+
+
+class DatasetError(MlpAccelError, ValueError):
+    """A data set is missing or malformed; the message names the file and the field."""
+
+
+class ParameterFileError(MlpAccelError, ValueError):
+    """A file of saved parameters is missing or malformed."""
+
+
+class OutputError(MlpAccelError, OSError):
+    """A file that was asked for cannot be written."""

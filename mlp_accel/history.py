@@ -1,0 +1,79 @@
+"""What a training run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from mlp_accel.errors import MlpAccelError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class NonFiniteLossError(MlpAccelError, ArithmeticError):
+    """The loss became NaN or infinite. `history` holds the epochs before that."""
+
+    def __init__(self, loss: float, epoch: int, learning_rate: float, history: History) -> None:
+        self.history = history
+        super().__init__(f"the loss is {loss} in epoch {epoch} at learning rate {learning_rate:g}; try a smaller learning rate")
+
+
+@dataclass
+class History:
+    """What a training run recorded.
+
+    Attributes
+    ----------
+    loss, accuracy : list of float
+        For each epoch the mean over its samples, each taken before the update by its own minibatch.
+    seconds : list of float
+        Duration of each epoch, the device synchronised.
+    params : list of (weights, bias)
+        NumPy arrays, as they were after the last complete epoch.
+    backend : str
+        Name of the backend.
+    interrupted : bool
+        Ctrl-C ended the training.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=list, repr=False)
+    backend: str = ""
+    interrupted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One ``{"epoch", "loss", "accuracy", "seconds"}`` per epoch."""
+        columns = zip(self.loss, self.accuracy, self.seconds, strict=True)
+        return [{"epoch": i, "loss": x, "accuracy": a, "seconds": s} for i, (x, a, s) in enumerate(columns, start=1)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the parameters, in types that JSON knows."""
+        return {"backend": self.backend, "history": self.rows(), "interrupted": self.interrupted}
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Loss and accuracy side by side; written to `path` if one is given.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from mlp_accel.plots import plot_history, save_figure
+
+        figure = plot_history(self)
+        if path is not None:
+            save_figure(figure, Path(path))
+        return figure

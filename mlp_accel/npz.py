@@ -1,0 +1,69 @@
+"""Reading NumPy ``.npz`` files from anywhere: nothing is unpickled, and no header is believed before it is checked."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.errors import MlpAccelError
+
+DEFLATE_LIMIT = 1032
+"""A deflated byte holds at most that many (zlib's technical details, "maximum compression factor")."""
+
+
+def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of a ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+    error_type : type
+        The error to raise; its message names file and array.
+    names : sequence of str, optional
+        The arrays to read; all by default.
+
+    Raises
+    ------
+    MlpAccelError
+        Of `error_type`: if the file is no ``.npz``, an array is missing, holds Python objects, or its header promises what the file
+        does not hold.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            present = [name.removesuffix(".npy") for name in archive.namelist()]
+            wanted = present if names is None else names
+            for name in wanted:
+                if name not in present:
+                    raise error_type(f"{path}: no array {name}; there is {', '.join(present) or 'nothing'}")
+            limit = path.stat().st_size * DEFLATE_LIMIT
+            return {name: _read_array(archive, name, f"{path}: {name}", limit, error_type) for name in wanted}
+    except zipfile.BadZipFile as error:
+        raise error_type(f"{path}: not a .npz file, or a damaged one: {error}") from error
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+        if isinstance(error, MlpAccelError):
+            raise
+        raise error_type(f"{path}: cannot be read: {error}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, label: str, limit: int, error_type: type[MlpAccelError]) -> npt.NDArray[Any]:
+    """Read one array; NumPy allocates what the header says before it reads on, so the header is checked first."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        promised, held = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+    if dtype.hasobject:
+        raise error_type(f"{label} holds Python objects; save plain numbers")
+    if promised != held or promised > limit:
+        raise error_type(f"{label}: the header says {shape} of {dtype}, {promised} bytes; the file does not hold them")
+    with archive.open(info) as file:
+        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array

@@ -1,0 +1,64 @@
+"""How many CPU threads to compute with."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from mlp_accel.errors import SettingError
+
+ENVIRONMENT_VARIABLE = "MLP_ACCEL_NUM_THREADS"
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Cores that this process may be scheduled on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cgroup_cores(root: Path = _CGROUP) -> float | None:
+    """Cores' worth of time that the control group grants (a container's CPU limit), or None without a limit."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()  # version 2
+    except (OSError, ValueError):
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def default_threads() -> int:
+    """The cores of the process, or of its control group where that grants less."""
+    granted = cgroup_cores()
+    cores = available_cores()
+    return cores if granted is None else max(1, min(cores, math.ceil(granted)))
+
+
+def thread_count(threads: int | None = None, source: str = "the argument threads") -> int:
+    """Number of threads: the argument, else ``MLP_ACCEL_NUM_THREADS``, else `default_threads`.
+
+    Raises
+    ------
+    SettingError
+        If it is not a whole number from 1 to `available_cores`; names the source.
+    """
+    value: int | str | None = threads
+    if value is None:
+        value, source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip(), f"the environment variable {ENVIRONMENT_VARIABLE}"
+        if not value:
+            return default_threads()
+    limit = available_cores()
+    try:
+        count = int(value)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= limit:
+        raise SettingError(f"{value!r} from {source} is no number of threads; this process can use 1 to {limit}")
+    return count
