@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -136,8 +138,10 @@ def train(
             loss_average=settings.loss_average,
             callbacks=[report],
         )
-    with engine.limit_threads(count):
+    with engine.limit_threads(count), np.errstate(over="ignore", invalid="ignore"):
         test_loss, test_accuracy = evaluate(engine, history.params, dataset.x_test, dataset.y_test, settings.activation)
+    if not math.isfinite(test_loss):
+        raise NonFiniteLossError(test_loss, f"on the test set after epoch {len(history)}", settings.learning_rate, history)
     if history.interrupted:
         console.print(f"interrupted after {len(history)} of {settings.epochs} epochs; this is what was reached:")
     if len(history) and console.is_terminal and not reference:

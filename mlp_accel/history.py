@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class NonFiniteLossError(MlpAccelError, ArithmeticError):
     """The loss became NaN or infinite. `history` holds the epochs before that."""
 
-    def __init__(self, loss: float, epoch: int, learning_rate: float, history: History) -> None:
+    def __init__(self, loss: float, where: str, learning_rate: float, history: History) -> None:
         self.history = history
-        super().__init__(f"the loss is {loss} in epoch {epoch} at learning rate {learning_rate:g}; try a smaller learning rate")
+        super().__init__(f"the loss is {loss} {where} at learning rate {learning_rate:g}; try a smaller learning rate")
 
 
 @dataclass

@@ -85,9 +85,9 @@ class Trainer:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
         self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
         layer_sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
-        _check_labels(y, len(x), layer_sizes[-1])
+        _check_labels(y, x.shape[0], layer_sizes[-1])
         self.backend, self.step = backend, step
-        self.batch_size = min(batch_size, len(x))
+        self.batch_size = min(batch_size, x.shape[0])
         self.params = to_backend(backend, params)
         self.x, self.y = backend.asarray(x), backend.asarray(y)
         backend.check_input(self.x, layer_sizes[0])
@@ -105,7 +105,7 @@ class Trainer:
             The loss may be non-finite: that is for the caller to judge.
         """
         start = time.perf_counter()
-        order = self.backend.asarray(self._rng.permutation(len(self.x)))
+        order = self.backend.asarray(self._rng.permutation(self.x.shape[0]))
         self.params, losses, hits = self._train_epoch(
             self.step, self.params, self.x, self.y, order, self.batch_size, self._workspace
         )
@@ -118,7 +118,7 @@ class Trainer:
         return [(self.backend.to_numpy(weights), self.backend.to_numpy(bias)) for weights, bias in self.params]
 
     def _mean(self, batch_sums: npt.NDArray[np.float64]) -> float:
-        n = len(self.x)
+        n = self.x.shape[0]
         if self.loss_average == "samples":
             return float(batch_sums.sum() / n)
         sizes = np.full(len(batch_sums), self.batch_size)
@@ -204,7 +204,7 @@ def mini_batch_sgd(
             for epoch in range(1, epochs + 1):
                 loss, accuracy, seconds = trainer.epoch()
                 if not math.isfinite(loss):
-                    raise NonFiniteLossError(loss, epoch, learning_rate, history)
+                    raise NonFiniteLossError(loss, f"in epoch {epoch}", learning_rate, history)
                 history.loss.append(loss)
                 history.accuracy.append(accuracy)
                 history.seconds.append(seconds)

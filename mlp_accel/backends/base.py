@@ -346,8 +346,9 @@ class Backend:
         """
         params = [(self.copy(weights), self.copy(bias)) for weights, bias in params]
         losses, hits = [], []
-        for start in range(0, order.shape[0], batch_size):
-            rows = order[start : start + batch_size]
+        n = order.shape[0]
+        for start in range(0, n, batch_size):
+            rows = order[start : min(start + batch_size, n)]
             params, loss, hit = step(self, params, x, y, rows, workspace.rows(rows.shape[0]))
             losses.append(loss)
             hits.append(hit)

@@ -41,7 +41,7 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for us alone: we end the worker ourselves
+            process_group=0,  # Ctrl-C is for us alone; and the kernel hangs up a stopped worker whose parent is gone
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=5)

@@ -1,0 +1,50 @@
+# `make bench` and `make test` set up .venv by themselves, once; all they need is Python 3.11 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# On a machine with an NVIDIA driver CuPy is installed too: for CUDA 13 from driver 580 on, for CUDA 12 before that.
+DRIVER := $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1 | grep -E '^[0-9]+$$')
+CUDA ?= $(if $(DRIVER),$(shell [ $(DRIVER) -ge 580 ] && echo cuda13 || echo cuda12))
+empty :=
+comma := ,
+with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
+
+.PHONY: help bench test lint clean
+help:
+	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
+	@echo "make test    the test suite (options: make test ARGS='-k network')"
+	@echo "make lint    format, lint and types"
+	@echo "make clean   remove what make made"
+
+bench: $(VENV)/bench-ready
+	$(BIN)/mlp-accel bench --plot bench.png --json bench.json $(ARGS)
+
+test: $(VENV)/test-ready
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bench-ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.$(call with,)'
+	@touch $@
+
+$(VENV)/test-ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.$(call with,test)'
+	@touch $@ $(VENV)/bench-ready
+
+$(VENV)/dev-ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.$(call with,dev)'
+	@touch $@ $(VENV)/test-ready $(VENV)/bench-ready
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"$(PYTHON) is Python {v.major}.{v.minor}; mlp_accel needs 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "setting up $(VENV) (once)"
+	$(PYTHON) -m venv --clear $(VENV)

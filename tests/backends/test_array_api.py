@@ -1,0 +1,89 @@
+"""The base ops and network.py keep to the array API: they run on its strict implementation, and CuPy has all they use."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from mlp_accel.backends import ACTIVATIONS, GRADIENTS, Backend
+from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
+from mlp_accel.training import SGDStep, Trainer, to_backend
+from tests.reference import ReferenceBackend, StrictBackend
+
+
+def train_a_little(backend: Backend, activation: str, gradient: str) -> list[Any]:
+    """Use every verb and every base op once; returns what came out, as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (7, 12), dtype=np.uint8), rng.integers(0, 3, 7)
+    host_params = init_params([12, 5, 4, 3], seed=1)
+    params = to_backend(backend, host_params)
+    device_x, device_y = backend.asarray(x), backend.asarray(y)
+    outputs, y_hat = forward(backend, params, device_x, activation)
+    grads = backward(backend, params, outputs, y_hat, device_y, gradient, activation)
+    loss, accuracy = loss_accuracy(backend, device_y, y_hat)
+    updated = sgd(backend, params, grads, 0.1)
+    trainer = Trainer(x, y, host_params, SGDStep(0.1, activation, gradient), backend, batch_size=3)
+    results = [*outputs, y_hat, *(a for pair in grads + updated + trainer.params for a in pair)]
+    return [backend.to_numpy(a) for a in results] + [float(loss), float(accuracy), *trainer.epoch()[:2]]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_the_algorithm_runs_on_the_strict_array_api(dtype: str, activation: str, gradient: str) -> None:
+    strict = train_a_little(StrictBackend(dtype), activation, gradient)
+    numpy = train_a_little(ReferenceBackend(dtype), activation, gradient)
+    for a, b in zip(strict, numpy, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-4, atol=1e-7)
+
+
+def test_the_strict_device_does_refuse_silent_conversion() -> None:
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
+        np.asarray(StrictBackend().asarray(np.zeros(3)))
+
+
+class Recorder:
+    """An array module that notes which functions are called with what kinds of arguments."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self.calls: set[tuple[str, int, tuple[str, ...]]] = set()
+        self.attributes: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        self.attributes.add(name)
+        if not inspect.isfunction(value):
+            return value
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self.calls.add((name, len(arguments), tuple(sorted(keywords))))
+            return value(*arguments, **keywords)
+
+        return call
+
+
+def test_cupy_has_every_function_that_the_base_ops_call() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; importing it needs no GPU")
+    recorder = Recorder(array_api_strict)
+    backend = StrictBackend()
+    backend.xp = recorder
+    for activation in ACTIVATIONS:
+        for gradient in GRADIENTS:
+            train_a_little(backend, activation, gradient)
+    assert len(recorder.calls) > 10
+    for name in recorder.attributes:
+        assert hasattr(cupy, name), f"cupy.{name} is missing"
+    for name, n_arguments, keywords in sorted(recorder.calls):
+        try:
+            signature = inspect.signature(getattr(cupy, name))
+        except ValueError:  # a ufunc: CuPy documents what it takes, inspect does not know
+            assert isinstance(getattr(cupy, name), cupy.ufunc)
+            assert not keywords
+            continue
+        arguments = dict.fromkeys(set(keywords) - {"device"})
+        signature.bind(*[None] * n_arguments, **arguments)

@@ -1,0 +1,301 @@
+"""The command as a user meets it: what it prints, writes and returns, and what it says to wrong usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlp_accel import __version__, evaluate, get_backend, load, load_params
+from mlp_accel.backends import unavailable
+
+
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set: three separable clouds."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 700)
+    x = rng.normal(size=(700, 8)) + 3 * np.eye(3, 8)[y]
+    path = tmp_path_factory.mktemp("data") / "clouds.npz"
+    np.savez(path, x_train=x[:600], y_train=y[:600], x_test=x[600:], y_test=y[600:])
+    return path
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlp_accel", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300, check=False)
+
+
+def assert_clear_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+
+
+# What it does ----------------------------------------------------------------------------------------------------------------
+
+
+def test_train_prints_the_notebooks_lines_and_writes_what_was_asked_for(clouds: Path, tmp_path: Path) -> None:
+    plot, json_file, save = tmp_path / "a.png", tmp_path / "a.json", tmp_path / "a.npz"
+    result = run(
+        *("train", "--data", clouds, "--backend", "numpy", "--epochs", 3, "--hidden", "7,5", "--activation", "relu"),
+        *("--learning-rate", 0.1, "--plot", plot, "--json", json_file, "--save", save),
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    content = json.loads(json_file.read_text())
+    for epoch, row in enumerate(content["history"], start=1):
+        assert f"Epoch {epoch}/3 - Loss: {row['loss']:.4f} - Accuracy: {row['accuracy']:.4f}" in lines
+    assert content["schema"] == 1
+    assert content["backend"] == "numpy"
+    assert content["config"]["hidden"] == [7, 5]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    params = load_params(save)
+    assert [w.shape for w, _ in params] == [(8, 7), (7, 5), (5, 3)]
+    data = load(clouds)
+    loss, accuracy = evaluate(get_backend("numpy"), params, data.x_test, data.y_test, "relu")
+    assert content["test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert content["test_accuracy"] == accuracy
+
+
+def test_json_on_standard_output_stands_there_alone(clouds: Path) -> None:
+    for command in (["train", "--backend", "numpy"], ["bench", "--backends", "numpy", "--epochs", "1"]):
+        result = run(*command, "--data", clouds, "--json", "-")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["schema"] == 1
+        assert result.stderr
+
+
+def test_the_environment_chooses_the_backend_and_the_flag_goes_before_it(clouds: Path) -> None:
+    arguments = ("train", "--data", clouds, "--epochs", 1)
+    assert "backend numpy" in run(*arguments, MLP_ACCEL_BACKEND="numpy").stdout
+    assert "backend numpy" in run(*arguments, "--backend", "numpy", MLP_ACCEL_BACKEND="cupy").stdout
+    assert "2 threads" not in run(*arguments, MLP_ACCEL_BACKEND="numpy", MLP_ACCEL_NUM_THREADS="1").stdout
+
+
+def test_the_notebooks_recipe_uses_its_settings(clouds: Path) -> None:
+    content = json.loads(
+        run("train", "--recipe", "notebook", "--epochs", 1, "--data", clouds, "--backend", "numpy", "--json", "-").stdout
+    )
+    config = content["config"]
+    expected = {"dtype": "float64", "gradient": "notebook", "learning_rate": 0.01, "weight_scale": 0.3, "random_bias": True}
+    assert {name: config[name] for name in expected} == expected
+    assert config["loss_average"] == "notebook"
+
+
+def test_bench_has_a_row_for_every_backend(clouds: Path, tmp_path: Path) -> None:
+    result = run("bench", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [row["name"] for row in content["results"]] == ["numpy", "numba", "cupy"]
+    for row in content["results"]:
+        assert row["name"] in result.stdout
+        if unavailable(row["name"]) is None:
+            assert row["status"] == "ok", row["reason"]
+            seconds = row["epoch_seconds"]
+            assert len(seconds["samples"]) == 5
+            assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"]
+            assert row["test_accuracy"] > 0.9
+        else:
+            assert row["status"] == "unavailable"
+            assert row["epoch_seconds"] is None
+            assert row["reason"] in result.stdout
+    assert content["config"]["short"] is False
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_is_restricted_by_the_environment_and_says_so(clouds: Path) -> None:
+    result = run("bench", "--data", clouds, "--epochs", 1, "--json", "-", MLP_ACCEL_BACKEND="numpy")
+    content = json.loads(result.stdout)
+    assert [row["name"] for row in content["results"]] == ["numpy"]
+    assert content["config"]["short"] is True
+    assert "only numpy: the environment variable MLP_ACCEL_BACKEND says so" in result.stderr
+    assert "too few epochs" in result.stderr
+
+
+def test_doctor_reports_every_backend() -> None:
+    result = run("doctor", "--json", "-")
+    report = json.loads(result.stdout)
+    assert set(report["backends"]) == {"numpy", "numba", "cupy"}
+    for name, row in report["backends"].items():
+        assert row["usable"] == (unavailable(name) is None)
+        assert row["usable"] or (row["reason"] and row["mend"])
+    assert result.returncode == 0
+    assert report["data"] == {"name": "mnist", "train": 60000, "test": 10000}
+
+
+def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
+    assert run("doctor", MLP_ACCEL_BACKEND="torch").returncode == 2
+    assert run("doctor", MLP_ACCEL_NUM_THREADS="many").returncode == 2
+    assert run("doctor", MLP_ACCEL_DATA_DIR="/nowhere").returncode == 2
+    if unavailable("cupy") is not None:
+        result = run("doctor", MLP_ACCEL_BACKEND="cupy")
+        assert result.returncode == 3
+        assert "problem: backend 'cupy'" in result.stdout
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"mlp-accel {__version__}\n"
+    for command in ("train", "bench", "doctor"):
+        assert command in run("--help").stdout
+        assert "--json" in run(command, "--help").stdout
+
+
+# What it says to wrong usage -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_backend_names_source_and_choices() -> None:
+    assert_clear_error(run("train", "--backend", "tpu"), 2, "'tpu'", "--backend", "auto, cupy, numba, numpy")
+    assert_clear_error(run("train", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND", "auto, cupy, numba, numpy")
+    assert_clear_error(run("bench", "--backends", "numpy,tpu"), 2, "'tpu'", "--backends", "cupy, numba, numpy")
+    assert_clear_error(run("bench", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND")
+
+
+@pytest.mark.skipif(unavailable("cupy") is None, reason="CuPy runs here")
+def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) -> None:
+    assert_clear_error(run("train", "--backend", "cupy"), 3, "backend 'cupy' cannot run here", "To mend it")
+    for arguments, environment in ((["--backends", "cupy,numpy"], {}), ([], {"MLP_ACCEL_BACKEND": "cupy"})):
+        result = run("bench", "--data", clouds, "--epochs", 1, *arguments, **environment)
+        assert result.returncode == 3
+        assert "cupy: unavailable" in result.stdout
+        assert "To mend it" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--data", "/nowhere/at/all"], ["/nowhere/at/all", "no such file or folder"]),
+        (["train", "--hidden", "0"], ["'0' from --hidden", "256,128"]),
+        (["train", "--hidden", "32,,5"], ["'32,,5' from --hidden"]),
+        (["train", "--epochs", "-1"], ["--epochs must be at least 1; got -1"]),
+        (["bench", "--epochs", "0"], ["--epochs must be at least 1; got 0"]),
+        (["train", "--batch-size", "0"], ["--batch-size must be at least 1"]),
+        (["train", "--learning-rate", "nan"], ["learning rate", "nan"]),
+        (["bench", "--learning-rate", "inf"], ["learning rate", "inf"]),
+        (["train", "--learning-rate", "fast"], ["--learning-rate"]),
+        (["train", "--activation", "gelu"], ["'gelu'", "tanh, relu, sigmoid"]),
+        (["train", "--gradient", "right"], ["'right'", "exact, notebook"]),
+        (["train", "--dtype", "float16"], ["'float16'", "float32, float64"]),
+        (["train", "--recipe", "soup"], ["'soup'", "default, notebook"]),
+        (["train", "--threads", "0"], ["0 from --threads"]),
+        (["train", "--seed", "-1"], ["--seed must not be negative"]),
+        (["train", "--json", "/nowhere/a.json"], ["/nowhere/a.json", "there is no folder"]),
+        (["train", "--save", "/"], ["cannot write /", "folder"]),
+        (["train", "--plot", "a.xyz"], ["a.xyz", ".png"]),
+        (["bench", "--plot", "/nowhere/a.png"], ["/nowhere/a.png"]),
+        (["doctor", "--json", "/nowhere/a.json"], ["/nowhere/a.json"]),
+        (["train", "--frobnicate"], ["--frobnicate"]),
+        (["fly"], ["fly"]),
+    ],
+)
+def test_wrong_usage_is_one_clear_message_and_exit_2(arguments: list[str], words: list[str]) -> None:
+    started = time.monotonic()
+    assert_clear_error(run(*arguments), 2, *words)
+    assert time.monotonic() - started < 60
+
+
+def test_an_output_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    result = run("train", "--epochs", 1, "--backend", "numpy", "--json", tmp_path / "missing" / "a.json")
+    assert_clear_error(result, 2, "there is no folder")
+    assert "Epoch" not in result.stdout + result.stderr
+
+
+def test_a_truncated_file_is_named(tmp_path: Path, clouds: Path) -> None:
+    path = tmp_path / "half.npz"
+    path.write_bytes(clouds.read_bytes()[:1000])
+    assert_clear_error(run("train", "--data", path), 2, str(path))
+
+
+def test_a_training_that_diverges_is_exit_5(clouds: Path, tmp_path: Path) -> None:
+    save = tmp_path / "p.npz"
+    save.write_text("precious")
+    result = run("train", "--data", clouds, "--backend", "numpy", "--activation", "relu", "--learning-rate", 1e30, "--save", save)
+    assert result.returncode == 5
+    assert "learning rate 1e+30" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Warning" not in result.stderr
+    assert save.read_text() == "precious"
+
+
+# Ctrl-C and terminals --------------------------------------------------------------------------------------------------------
+
+
+def start(*arguments: object, **keywords: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-m", "mlp_accel", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+
+
+def interrupt_after(process: subprocess.Popen[str], words: str) -> tuple[str, str]:
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=60)
+    return "".join(seen) + rest, errors
+
+
+def test_ctrl_c_ends_training_with_what_was_reached(tmp_path: Path) -> None:
+    save, json_file = tmp_path / "p.npz", tmp_path / "h.json"
+    process = start("train", "--backend", "numpy", "--epochs", 500, "--save", save, "--json", json_file)
+    output, errors = interrupt_after(process, "Epoch 2/500")
+    assert process.returncode == 130, errors
+    assert "interrupted after" in output
+    assert "Traceback" not in errors
+    content = json.loads(json_file.read_text())
+    assert content["interrupted"] is True
+    assert 2 <= len(content["history"]) < 500
+    assert [w.shape for w, _ in load_params(save)] == [(784, 32), (32, 10)]
+
+
+def test_ctrl_c_ends_a_benchmark_with_what_was_measured(tmp_path: Path) -> None:
+    json_file = tmp_path / "b.json"
+    process = start("bench", "--backends", "numpy", "--epochs", 500, "--json", json_file)
+    output, errors = interrupt_after(process, "epoch 3/500")
+    assert process.returncode == 130, errors
+    assert "interrupted" in output
+    content = json.loads(json_file.read_text())
+    assert content["interrupted"] is True
+    assert 3 <= len(content["results"][0]["epoch_seconds"]["samples"]) < 500
+
+
+def on_a_terminal(*arguments: object) -> str:
+    """What the command shows on a terminal of 100 columns."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "mlp_accel", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = bytearray()
+        with suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 65536):
+                shown.extend(data)
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def test_on_a_terminal_the_notebooks_curve_stands_beside_ours(clouds: Path) -> None:
+    shown = on_a_terminal("train", "--recipe", "notebook", "--epochs", 2, "--data", clouds, "--backend", "numpy")
+    assert "(notebook: 0.7081, 0.7869)" in shown
+    assert "(notebook: 0.3733, 0.8946)" in shown
+
+
+def test_on_a_terminal_there_is_a_progress_bar(clouds: Path) -> None:
+    shown = on_a_terminal("train", "--epochs", 2, "--data", clouds, "--backend", "numpy")
+    assert "2/2" in shown
+    assert "\x1b[" in shown

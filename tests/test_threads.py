@@ -1,0 +1,70 @@
+"""How many threads are used, and that they are given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import threadpoolctl
+
+from mlp_accel import History, get_backend, init_params, mini_batch_sgd
+from mlp_accel import threads as module
+from mlp_accel.threads import available_cores, cgroup_cores, thread_count
+from tests.test_training import TOY, toy
+
+
+def test_argument_before_environment_before_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 8)
+    monkeypatch.setattr(module, "cgroup_cores", lambda: 2.5)
+    assert thread_count() == 3
+    monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", "5")
+    assert thread_count() == 5
+    assert thread_count(4) == 4
+    monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", "")
+    assert thread_count() == 3
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "9"])
+def test_a_wrong_value_is_an_error_that_names_the_source_and_the_range(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 8)
+    monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", value)
+    with pytest.raises(ValueError, match=rf"'{value}' from the environment variable MLP_ACCEL_NUM_THREADS.*1 to 8"):
+        thread_count()
+
+
+def test_the_control_groups_limit_is_read(tmp_path: Path) -> None:
+    assert cgroup_cores(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cgroup_cores(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert cgroup_cores(tmp_path) == 1.5
+
+
+def test_the_limit_of_an_old_control_group_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("300000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cgroup_cores(tmp_path) == 3
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cgroup_cores(tmp_path) is None
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="one core: there is no number of threads to change")
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_training_limits_blas_and_numba_threads_and_gives_them_back(name: str) -> None:
+    numba = pytest.importorskip("numba")
+    inside = []
+
+    def look(_: History) -> None:
+        inside.append((blas_threads(), numba.get_num_threads()))
+
+    before = blas_threads(), numba.get_num_threads()
+    mini_batch_sgd(*toy(), init_params(TOY), backend=get_backend(name), epochs=1, threads=1, callbacks=[look])
+    assert inside[0][0] == {1}
+    if name == "numba":
+        assert inside[0][1] == 1
+    assert (blas_threads(), numba.get_num_threads()) == before
