@@ -1,11 +1,12 @@
-"""Does ``--recipe notebook`` reproduce the learning curve that the notebook printed, and would a wrong recipe be noticed?
+"""A study of the notebook's recipe: does it reproduce the learning curve that the notebook printed?
 
     python benchmarks/notebook_study.py [--seeds 30] [--control-seeds 10] [--jobs 2]
 
 Trains the notebook's recipe with many seeds and compares each loss and accuracy of the print-out with their mean and standard
-deviation. The recipe is confirmed if at least 95 % of the printed numbers lie within 3 standard deviations and none beyond 5. The same
-check must reject the controls: twice the learning rate, the exact gradient at the notebook's learning rate, and the exact gradient
-at 128 times that rate, which makes up for the mean instead of the sum. Writes ``results/notebook_study.json`` and ``.png``.
+deviation. The recipe is confirmed if at least 95 % of the printed numbers lie within 3 standard deviations and none beyond 5.
+The same check must reject the controls: twice the learning rate, the exact gradient at the notebook's learning rate, and the
+exact gradient at 128 times that rate, which makes up for the mean instead of the sum. Writes ``results/notebook_study.json``
+and ``.png``.
 """
 
 from __future__ import annotations

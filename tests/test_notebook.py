@@ -40,7 +40,8 @@ def deviations(**changes: Any) -> npt.NDArray[np.float64]:
         curves.append([history.loss, history.accuracy])
     printed = np.array([printed_curve()[epoch] for epoch in range(1, EPOCHS + 1)]).T
     ours = np.array(curves)
-    return np.abs(printed - ours.mean(axis=0)) / ours.std(axis=0, ddof=1)
+    distance: npt.NDArray[np.float64] = np.abs(printed - ours.mean(axis=0)) / ours.std(axis=0, ddof=1)
+    return distance
 
 
 def test_the_recipe_follows_the_printed_curve() -> None:

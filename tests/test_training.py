@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from itertools import pairwise
 from typing import Any
@@ -54,7 +55,8 @@ def test_the_default_recipe_reaches_96_percent_in_5_epochs(mnist: Dataset, backe
 
 
 def test_the_defaults_of_mini_batch_sgd_are_those_of_the_default_recipe() -> None:
-    recipe, defaults = RECIPES["default"].to_dict(), mini_batch_sgd.__kwdefaults__
+    recipe = RECIPES["default"].to_dict()
+    defaults = {name: parameter.default for name, parameter in inspect.signature(mini_batch_sgd).parameters.items()}
     for name in ("epochs", "batch_size", "learning_rate", "activation", "gradient", "seed", "loss_average"):
         assert defaults[name] == recipe[name], name
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from importlib import metadata
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlp_accel.backends import cupy_backend
 from mlp_accel.backends.cupy_backend import CupyBackend
 from mlp_accel.errors import BackendUnavailableError
 
@@ -72,8 +73,8 @@ def test_a_working_installation_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cupy_backend.metadata, "distributions", list)
-    monkeypatch.setattr(cupy_backend.importlib, "import_module", raising(ModuleNotFoundError("no cupy", name="cupy")))
+    monkeypatch.setattr(metadata, "distributions", list)
+    monkeypatch.setattr(importlib, "import_module", raising(ModuleNotFoundError("no cupy", name="cupy")))
     with pytest.raises(BackendUnavailableError) as info:
         CupyBackend.probe()
     assert info.value.cause == "not installed"
@@ -82,8 +83,8 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_half_uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
     left_behind = SimpleNamespace(metadata={"Name": "cupy-cuda13x"})
-    monkeypatch.setattr(cupy_backend.metadata, "distributions", lambda: [left_behind])
-    monkeypatch.setattr(cupy_backend.importlib, "import_module", raising(ModuleNotFoundError("no cupy", name="cupy")))
+    monkeypatch.setattr(metadata, "distributions", lambda: [left_behind])
+    monkeypatch.setattr(importlib, "import_module", raising(ModuleNotFoundError("no cupy", name="cupy")))
     with pytest.raises(BackendUnavailableError, match="cupy-cuda13x is recorded, its files are gone") as info:
         CupyBackend.probe()
     assert info.value.cause == "broken installation"
@@ -94,7 +95,7 @@ def test_an_empty_folder_named_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_import_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cupy_backend.importlib, "import_module", raising(ImportError("libfoo.so: cannot open")))
+    monkeypatch.setattr(importlib, "import_module", raising(ImportError("libfoo.so: cannot open")))
     with pytest.raises(BackendUnavailableError, match="libfoo") as info:
         CupyBackend.probe()
     assert info.value.cause == "broken installation"

@@ -46,7 +46,8 @@ class Case:
 
     def probabilities(self) -> npt.NDArray[Any]:
         p = np.exp(self.normal(self.n, self.n_out))
-        return (p / p.sum(axis=1, keepdims=True)).astype(self.backend.dtype).astype(np.float64)
+        rounded: npt.NDArray[Any] = (p / p.sum(axis=1, keepdims=True)).astype(self.backend.dtype).astype(np.float64)
+        return rounded
 
     def check(self, op: str, *arguments: Any, poisoned: bool = False, out_shape: Any = None) -> None:
         """Compare one op with the base op; with `poisoned` it gets memory full of NaN for its result."""
@@ -170,7 +171,7 @@ def test_softmax_and_loss_of_any_finite_logits(backend: Backend) -> None:
     logits = np.array([[huge, -huge, 0.0], [-huge, -huge, -huge], [0.0, 1e-30, -1e-30], [huge, huge, huge]])
     labels = np.array([0, 1, 2, 1])
     y, z = backend.asarray(labels), backend.asarray(logits)
-    expected = [[1, 0, 0], [1 / 3] * 3, [1 / 3] * 3, [1 / 3] * 3]
+    expected = np.array([[1, 0, 0], [1 / 3] * 3, [1 / 3] * 3, [1 / 3] * 3])
     np.testing.assert_allclose(backend.to_numpy(backend.softmax(z)), expected, rtol=1e-6)
     assert float(backend.cross_entropy_from_logits(y, z)) == pytest.approx(3 * np.log(3), rel=1e-6)
     wrong = backend.asarray(np.array([1, 0, 0, 0]))

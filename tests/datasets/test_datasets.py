@@ -32,7 +32,7 @@ def idx_bytes(array: npt.NDArray[Any]) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
 
 
-def small() -> dict[str, npt.NDArray[Any]]:
+def small() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "x_train": rng.integers(0, 256, (12, 4, 5), dtype=np.uint8),
