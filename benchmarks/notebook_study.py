@@ -1,4 +1,4 @@
-"""A study of the notebook's recipe: does it reproduce the learning curve that the notebook printed?
+"""A study of the notebook's recipe against the learning curve that the notebook printed.
 
     python benchmarks/notebook_study.py [--seeds 30] [--control-seeds 10] [--jobs 2]
 

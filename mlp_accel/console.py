@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mlp_accel.history import History
@@ -27,27 +28,30 @@ def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, 
 
 @contextmanager
 def progress_bar(console: Console, total: int, label: str) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, nothing elsewhere; call what it yields with a note at each step."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    """A bar on a terminal, nothing elsewhere; call what it yields with a note at each step.
+
+    It is drawn at these calls alone: a bar that moves by itself would disturb what is being timed.
+    """
+    note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), note)
+    with Progress(
+        *columns, console=console, expand=True, transient=True, auto_refresh=False, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(label, total=total, note="")
-        yield lambda note: progress.update(task, advance=1, note=note)
+        yield lambda note: progress.update(task, advance=1, note=note, refresh=True)
 
 
 def bench_table(result: dict[str, Any]) -> Table:
     """The results as a table, one row per engine."""
     config = result["config"]
     network = "-".join(str(size) for size in config["layer_sizes"])
-    title = f"{network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads"
-    table = Table(title=f"MNIST epoch times: {title}" if config["data"] == "mnist" else f"Epoch times on {config['data']}: {title}")
-    table.add_column("backend", style="bold")
-    for heading in ("median s", "min s", "quartiles s", "× numpy", "cold start s", "transfer s", "loss", "test acc."):
+    where = "MNIST" if config["data"] == "mnist" else config["data"]
+    title = (
+        f"{where}, {network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads"
+    )
+    table = Table(title=f"Seconds per epoch: {title}", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("backend", style="bold", no_wrap=True)
+    for heading in ("median", "min", "quartiles", "× numpy", "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = result["results"]
     medians = {row["name"]: row["epoch_seconds"]["median"] for row in rows if row["epoch_seconds"]}
@@ -106,15 +110,19 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
 def _bench_cells(row: dict[str, Any], medians: dict[str, float]) -> list[str | Text]:
     seconds = row["epoch_seconds"]
     if not seconds:
-        return [Text(row["status"], style="yellow"), *["–"] * 7]
+        return ["–", "–", Text(row["status"], style="yellow"), *["–"] * 5]
     speed = f"{medians['numpy'] / seconds['median']:.2f}" if "numpy" in medians else "–"
     return [
-        f"{seconds['median']:.4f}",
-        f"{seconds['min']:.4f}",
-        f"{seconds['q1']:.4f}–{seconds['q3']:.4f}",
+        _seconds(seconds["median"]),
+        _seconds(seconds["min"]),
+        f"{_seconds(seconds['q1'])}–{_seconds(seconds['q3'])}",
         speed,
         f"{row['cold_start_seconds']:.2f}",
-        f"{row['transfer_seconds']:.3f}",
+        _seconds(row["transfer_seconds"]),
         f"{row['loss'][-1]:.4f}",
         "–" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}",
     ]
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.4f}" if value < 10 else f"{value:.1f}"

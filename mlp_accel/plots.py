@@ -107,11 +107,9 @@ def plot_bench(result: dict[str, Any]) -> Figure:
     axes.set_xlabel("seconds per epoch: median, quartiles, and every sample as a tick (less is better)")
     config, environment = result["config"], result["environment"]
     network = "-".join(str(size) for size in config["layer_sizes"])
-    axes.set_title(
-        f"{network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads\n"
-        f"{environment['cpu']}",
-        fontsize=10,
-    )
+    where = "MNIST" if config["data"] == "mnist" else Path(config["data"]).name
+    settings = f"{network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads"
+    axes.set_title(f"{where}: {settings}\n{environment['cpu']}, {environment['cores']} cores", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -27,7 +27,7 @@ def result() -> dict[str, Any]:
             "threads": 2,
             "data": "mnist",
         },
-        "environment": {"cpu": "a CPU"},
+        "environment": {"cpu": "a CPU", "cores": 2},
         "results": [
             {"name": "numpy", "status": "ok", "reason": None, "epoch_seconds": seconds},
             {"name": "cupy", "status": "unavailable", "reason": "no device", "epoch_seconds": None},

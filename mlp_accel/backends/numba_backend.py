@@ -17,6 +17,9 @@ import threadpoolctl
 from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, check_choice
 from mlp_accel.errors import BackendUnavailableError, SettingError
 
+PARALLEL_SIZE = 10_000
+"""An elementwise op on fewer elements takes less time than starting the threads."""
+
 
 class NumbaBackend(Backend):
     """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
@@ -127,11 +130,10 @@ class NumbaBackend(Backend):
         return out
 
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
+        if parameter.size < PARALLEL_SIZE or parameter.ndim != 2:
+            return np.subtract(parameter, learning_rate * grad, out=out)
         result = self._result(out, parameter.shape)
-        rows = (-1, parameter.shape[-1])
-        self._kernels.sgd_update(
-            _c(parameter).reshape(rows), _c(grad).reshape(rows), self.float_dtype(learning_rate), result.reshape(rows)
-        )
+        self._kernels.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
         return result
 
     @property

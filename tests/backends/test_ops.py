@@ -149,6 +149,13 @@ def test_sgd_update(backend: Backend, seed: int, n_in: int, n_out: int, poisoned
     case.check("sgd_update", case.normal(n_out), case.normal(n_out), 0.25, poisoned=poisoned, out_shape=(n_out,))
 
 
+@given(seeds, poison)
+@same_backend_each_time
+def test_sgd_update_of_a_large_layer(backend: Backend, seed: int, poisoned: bool) -> None:
+    case = Case(backend, seed, 1, 301, 67)
+    case.check("sgd_update", case.normal(301, 67), case.normal(301, 67), 0.25, poisoned=poisoned, out_shape=(301, 67))
+
+
 @pytest.mark.parametrize("order", ["F", "strided"])
 def test_any_memory_layout_gives_the_same(backend: Backend, order: str) -> None:
     if backend.name == "cupy":
