@@ -6,8 +6,6 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,13 +17,29 @@ import mlp_accel
 from mlp_accel import backends, datasets
 from mlp_accel.console import bench_notes, bench_table, doctor_lines, doctor_table, epoch_line, progress_bar
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, SettingError
-from mlp_accel.files import check_writable, write_text
+from mlp_accel.files import write_text
 from mlp_accel.history import History, NonFiniteLossError
 from mlp_accel.notebook import printed_curve
+from mlp_accel.options import (
+    Activation,
+    BatchSize,
+    Data,
+    DType,
+    Gradient,
+    Hidden,
+    JsonFile,
+    LearningRate,
+    PlotFile,
+    Seed,
+    Threads,
+    backends_to_measure,
+    check_outputs,
+    read_settings,
+)
 from mlp_accel.parameters import save_params
-from mlp_accel.recipes import RECIPES, Recipe
+from mlp_accel.recipes import RECIPES
 from mlp_accel.threads import thread_count
-from mlp_accel.training import SGDStep, evaluate, mini_batch_sgd
+from mlp_accel.training import evaluate, mini_batch_sgd
 
 WRONG_USAGE, UNAVAILABLE, TRAINING_FAILED, INTERNAL_ERROR, INTERRUPTED = 2, 3, 5, 70, 130
 """Exit codes; 0 is success, 1 a verdict only, 4 inconclusive."""
@@ -37,25 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="mnist, a folder of IDX files, or a .npz file  [default: $MLP_ACCEL_DATA_DIR, else mnist]", show_default=False
-    ),
-]
-Hidden = Annotated[str | None, typer.Option(help="Units of the hidden layers: 256,128  [default: 32]", show_default=False)]
-Activation = Annotated[str | None, typer.Option(help="tanh, relu or sigmoid  [default: tanh]", show_default=False)]
-Gradient = Annotated[str | None, typer.Option(help="exact, or the notebook's rule  [default: exact]", show_default=False)]
-DType = Annotated[str | None, typer.Option("--dtype", help="float32 or float64  [default: float32]", show_default=False)]
-Threads = Annotated[
-    int | None, typer.Option(help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else the cores granted]", show_default=False)
-]
-BatchSize = Annotated[int | None, typer.Option(help="Samples in a minibatch  [default: 128]", show_default=False)]
-LearningRate = Annotated[float | None, typer.Option(help="Step size of SGD  [default: 0.5]", show_default=False)]
-Seed = Annotated[int | None, typer.Option(help="Of initial weights and sample order  [default: 0]", show_default=False)]
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output")]
-PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture: .png, .svg or .pdf")]
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +87,7 @@ def train(
     """Train a network and say how well it does on the test set."""
     if recipe not in RECIPES:
         raise SettingError(f"unknown recipe {recipe!r} from --recipe; choose one of {', '.join(RECIPES)}")
-    settings = _settings(
+    settings = read_settings(
         RECIPES[recipe],
         hidden,
         activation=activation,
@@ -103,7 +98,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    _check_outputs(json_file, plot, save)
+    check_outputs(json_file, plot, save)
     count = thread_count(threads, "--threads")
     engine = backends.get_backend(backend, settings.dtype, source="--backend")
     dataset = datasets.load(data)
@@ -198,7 +193,7 @@ def bench(
     """Measure epoch times of all backends, taking turns, and check that each computes the right thing."""
     from mlp_accel.benchmarking.protocol import WARM_UP_EPOCHS, run_benchmark
 
-    settings = _settings(
+    settings = read_settings(
         RECIPES["default"],
         hidden,
         activation=activation,
@@ -209,8 +204,8 @@ def bench(
         learning_rate=learning_rate,
         seed=seed,
     )
-    names, source = _backends_to_measure(backend_list)
-    _check_outputs(json_file, plot)
+    names, source = backends_to_measure(backend_list)
+    check_outputs(json_file, plot)
     count = thread_count(threads, "--threads")
     dataset = datasets.load(data)
     console = _console(json_file)
@@ -253,7 +248,7 @@ def doctor(json_file: JsonFile = None) -> None:
     """Say what can run here, and how to mend the rest."""
     from mlp_accel.doctor import examine
 
-    _check_outputs(json_file)
+    check_outputs(json_file)
     report, verdict = examine()
     console = _console(json_file)
     console.print(doctor_table(report))
@@ -292,45 +287,6 @@ def _fail(error: Exception, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recipe:
-    """The recipe with what was given on the command line, checked before anything slow happens."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if hidden is not None:
-        given["hidden"] = _parse_hidden(hidden)
-    settings = replace(recipe, **given)
-    for name in ("epochs", "batch_size"):
-        if getattr(settings, name) < 1:
-            raise SettingError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(settings, name)}")
-    if settings.seed < 0:
-        raise SettingError(f"--seed must not be negative; got {settings.seed}")
-    SGDStep(settings.learning_rate, settings.activation, settings.gradient)
-    backends.check_choice("dtype", settings.dtype, backends.DTYPES)
-    return settings
-
-
-def _parse_hidden(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = (0,)
-    if min(sizes) < 1:
-        raise SettingError(f"{text!r} from --hidden is no list of positive layer sizes; write for example 256,128")
-    return sizes
-
-
-def _backends_to_measure(backend_list: str | None) -> tuple[Sequence[str], str | None]:
-    """Names, and what restricted them other than the option itself."""
-    if backend_list is None:
-        name, source = backends.requested_backend()
-        return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
-    names = [name.strip() for name in backend_list.split(",")]
-    for name in names:
-        if name not in backends.BACKENDS:
-            choices = ", ".join(backends.BACKENDS)
-            raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
-    return list(dict.fromkeys(names)), None
-
-
 def _bench_exit_code(result: dict[str, Any], named: bool) -> int:
     statuses = {row["status"] for row in result["results"]}
     if result.get("interrupted"):
@@ -340,17 +296,6 @@ def _bench_exit_code(result: dict[str, Any], named: bool) -> int:
     if "mismatch" in statuses:
         return 1
     return UNAVAILABLE if named and "unavailable" in statuses else 0
-
-
-def _check_outputs(json_file: str | None, plot: Path | None = None, save: Path | None = None) -> None:
-    """Every file that is asked for can be written: said before the work, not after it."""
-    if plot:
-        from mlp_accel.plots import check_format
-
-        check_format(plot)
-    for path in (None if json_file == "-" else json_file, plot, save):
-        if path:
-            check_writable(Path(path))
 
 
 def _write_json(target: str, content: dict[str, Any]) -> None:

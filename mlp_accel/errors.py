@@ -11,6 +11,13 @@ class SettingError(MlpAccelError, ValueError):
     """A setting (argument, option or environment variable) has a value that it cannot have."""
 
 
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
+    """`value` if it is one of `choices`, else a SettingError that lists them."""
+    if value not in choices:
+        raise SettingError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+    return value
+
+
 class BackendUnavailableError(MlpAccelError, RuntimeError):
     """A backend was asked for by name and cannot run here.
 

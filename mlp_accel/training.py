@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends import ACTIVATIONS, GRADIENTS, get_backend
-from mlp_accel.backends.base import Array, Backend, Params, check_choice
-from mlp_accel.errors import SettingError
+from mlp_accel.backends.base import Array, Backend, Params
+from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.history import History, NonFiniteLossError
 from mlp_accel.network import backward, forward, sgd
 from mlp_accel.threads import thread_count

@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 
-from mlp_accel.backends.base import ACTIVATIONS, DTYPES, GRADIENTS, Array, Backend, Params, check_choice
+from mlp_accel.backends.base import ACTIVATIONS, DTYPES, GRADIENTS, Array, Backend, Params
 from mlp_accel.errors import BackendUnavailableError, SettingError
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Backend",
     "Params",
     "backend_class",
-    "check_choice",
     "get_backend",
     "requested_backend",
     "unavailable",

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.errors import SettingError
+from mlp_accel.errors import check_choice
 from mlp_accel.workspace import Workspace
 
 Array: TypeAlias = Any
@@ -28,13 +28,6 @@ Params: TypeAlias = list[tuple[Array, Array]]
 DTYPES = ("float32", "float64")
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 GRADIENTS = ("exact", "notebook")
-
-
-def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
-    """`value` if it is one of `choices`, else a SettingError that lists them."""
-    if value not in choices:
-        raise SettingError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
-    return value
 
 
 class Step(Protocol):

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, check_choice
-from mlp_accel.errors import BackendUnavailableError, SettingError
+from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend
+from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
 
 PARALLEL_SIZE = 10_000
 """An elementwise op on fewer elements takes less time than starting the threads."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from mlp_accel.backends.base import ACTIVATIONS, Array, Backend, check_choice
+from mlp_accel.backends.base import ACTIVATIONS, Array, Backend
+from mlp_accel.errors import check_choice
 
 
 class NumpyBackend(Backend):

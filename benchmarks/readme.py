@@ -1,0 +1,79 @@
+"""Write the figures of the README from the result files.
+
+    python benchmarks/readme.py
+
+Each figure stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a test fails if it is not what this would write.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlp_accel.files import write_text
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def epoch_times() -> str:
+    """The table of epoch times, with the machine named."""
+    result = _read("bench.json")
+    config, environment = result["config"], result["environment"]
+    sizes = "-".join(str(size) for size in config["layer_sizes"])
+    versions = {name: version for row in result["results"] for name, version in row.get("versions", {}).items()}
+    software = ", ".join(f"{name.replace('_', ' ')} {version}" for name, version in versions.items())
+    lines = [
+        f"MNIST, {sizes} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads on "
+        f"{environment['cpu']} ({environment['cores']} cores, shared with other work);",
+        f"Python {environment['python']}, {software}; commit {environment['commit'][:10]}; {environment['date'][:10]}. Seconds:",
+        "",
+        "| backend | median epoch | minimum | quartiles | cold start | loss after "
+        f"{config['warm_up_epochs'] + config['epochs']} epochs | test accuracy |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(row) for row in result["results"]),
+        "",
+        "Made by `mlp-accel bench --epochs 20 --json benchmarks/results/bench.json`.",
+    ]
+    return "\n".join(lines)
+
+
+def notebook_study() -> str:
+    """What the study of the notebook's recipe found."""
+    variants = _read("notebook_study.json")["variants"]
+    lines = ["| recipe | seeds | printed numbers within 3 standard deviations | furthest | verdict |", "|---|---|---|---|---|"]
+    for name, found in variants.items():
+        within, furthest = found["within_3_standard_deviations"], found["furthest_in_standard_deviations"]
+        verdict = "confirmed" if found["confirmed"] else "rejected"
+        lines.append(f"| {name} | {found['seeds']} | {within:.0%} | {furthest:.1f} | {verdict} |")
+    return "\n".join(lines)
+
+
+def fill(readme: str) -> str:
+    """The text of the README with every figure as the result files have it."""
+    for name, write in {"epoch-times": epoch_times, "notebook-study": notebook_study}.items():
+        before, _, rest = readme.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"\n<!-- /{name} -->")
+        if not end:
+            raise ValueError(f"the README has no place for {name}")
+        readme = f"{before}<!-- {name} -->\n{write()}{end}{after}"
+    return readme
+
+
+def _row(row: dict[str, Any]) -> str:
+    seconds = row["epoch_seconds"]
+    if not seconds:
+        return f"| {row['name']} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0]} | – | – | – |"
+    quartiles = f"{seconds['q1']:.4f}–{seconds['q3']:.4f}"
+    times = f"{seconds['median']:.4f} | {seconds['min']:.4f} | {quartiles} | {row['cold_start_seconds']:.2f}"
+    return f"| {row['name']} | {times} | {row['loss'][-1]:.4f} | {row['test_accuracy']:.2%} |"
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return content
+
+
+if __name__ == "__main__":
+    write_text(ROOT / "README.md", fill((ROOT / "README.md").read_text()))

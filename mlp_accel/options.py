@@ -1,0 +1,85 @@
+"""The options that the commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlp_accel import backends
+from mlp_accel.errors import SettingError, check_choice
+from mlp_accel.files import check_writable
+from mlp_accel.recipes import Recipe
+from mlp_accel.training import SGDStep
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="mnist, a folder of IDX files, or a .npz file  [default: $MLP_ACCEL_DATA_DIR, else mnist]", show_default=False
+    ),
+]
+Hidden = Annotated[str | None, typer.Option(help="Units of the hidden layers: 256,128  [default: 32]", show_default=False)]
+Activation = Annotated[str | None, typer.Option(help="tanh, relu or sigmoid  [default: tanh]", show_default=False)]
+Gradient = Annotated[str | None, typer.Option(help="exact, or the notebook's rule  [default: exact]", show_default=False)]
+DType = Annotated[str | None, typer.Option("--dtype", help="float32 or float64  [default: float32]", show_default=False)]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else the cores granted]", show_default=False)
+]
+BatchSize = Annotated[int | None, typer.Option(help="Samples in a minibatch  [default: 128]", show_default=False)]
+LearningRate = Annotated[float | None, typer.Option(help="Step size of SGD  [default: 0.5]", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Of initial weights and sample order  [default: 0]", show_default=False)]
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output")]
+PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture: .png, .svg or .pdf")]
+
+
+def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recipe:
+    """The recipe with what was given on the command line, checked before anything slow happens."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if hidden is not None:
+        given["hidden"] = _parse_hidden(hidden)
+    settings = replace(recipe, **given)
+    for name in ("epochs", "batch_size"):
+        if getattr(settings, name) < 1:
+            raise SettingError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(settings, name)}")
+    if settings.seed < 0:
+        raise SettingError(f"--seed must not be negative; got {settings.seed}")
+    SGDStep(settings.learning_rate, settings.activation, settings.gradient)
+    check_choice("dtype", settings.dtype, backends.DTYPES)
+    return settings
+
+
+def _parse_hidden(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise SettingError(f"{text!r} from --hidden is no list of positive layer sizes; write for example 256,128")
+    return sizes
+
+
+def backends_to_measure(backend_list: str | None) -> tuple[Sequence[str], str | None]:
+    """Names, and what restricted them other than the option itself."""
+    if backend_list is None:
+        name, source = backends.requested_backend()
+        return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
+    names = [name.strip() for name in backend_list.split(",")]
+    for name in names:
+        if name not in backends.BACKENDS:
+            choices = ", ".join(backends.BACKENDS)
+            raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
+    return list(dict.fromkeys(names)), None
+
+
+def check_outputs(json_file: str | None, plot: Path | None = None, save: Path | None = None) -> None:
+    """Every file that is asked for can be written: said before the work, not after it."""
+    if plot:
+        from mlp_accel.plots import check_format
+
+        check_format(plot)
+    for path in (None if json_file == "-" else json_file, plot, save):
+        if path:
+            check_writable(Path(path))

@@ -1,0 +1,57 @@
+"""The README says what the project does: its figures, its example, its variables."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mlp_accel import backends, datasets, threads
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_is_that_of_the_result_files() -> None:
+    assert load_script().fill(README) == README, "run: python benchmarks/readme.py"
+
+
+def test_a_figure_that_was_changed_by_hand_is_noticed() -> None:
+    script = load_script()
+    figures = re.findall(r"\d\.\d{4}", script.epoch_times())
+    assert figures
+    assert script.fill(README.replace(figures[0], "0.0001")) == README
+
+
+def test_the_ten_lines_run(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 10
+    shorter = example.replace("epochs=5", "epochs=1")
+    result = subprocess.run([sys.executable, "-c", shorter], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "% right after" in result.stdout
+    assert (tmp_path / "history.png").exists()
+
+
+@pytest.mark.parametrize("module", [backends, datasets, threads])
+def test_every_environment_variable_is_explained(module: ModuleType) -> None:
+    assert f"`{module.ENVIRONMENT_VARIABLE}`" in README
+
+
+def test_every_file_that_it_links_to_exists() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
