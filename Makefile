@@ -47,4 +47,4 @@ $(VENV)/dev-ready: pyproject.toml | $(BIN)/python
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"$(PYTHON) is Python {v.major}.{v.minor}; mlp_accel needs 3.11 or newer: make PYTHON=python3.12 ...")'
 	@echo "setting up $(VENV) (once)"
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }

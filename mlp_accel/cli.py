@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -133,6 +134,9 @@ def train(
             loss_average=settings.loss_average,
             callbacks=[report],
         )
+    trained = len(history) > 0
+    if save and trained:  # first: nothing that follows may cost them
+        save_params(save, history.params)
     with engine.limit_threads(count), np.errstate(over="ignore", invalid="ignore"):
         test_loss, test_accuracy = evaluate(engine, history.params, dataset.x_test, dataset.y_test, settings.activation)
     if not math.isfinite(test_loss):
@@ -144,8 +148,8 @@ def train(
     pace = f", {min(history.seconds):.3f} s for the fastest epoch" if len(history) else ""
     console.print(f"Test - Loss: {test_loss:.4f} - Accuracy: {test_accuracy:.4f}{pace}")
 
-    if save:
-        save_params(save, history.params)
+    if save and not trained:
+        console.print(f"{save} is not written: no epoch was completed")
     if plot:
         from mlp_accel.plots import plot_history, save_figure
 
@@ -161,7 +165,7 @@ def train(
             **history.to_dict(),
         }
         _write_json(json_file, {**result, "test_loss": test_loss, "test_accuracy": test_accuracy})
-    for path in (save, plot, None if json_file == "-" else json_file):
+    for path in (save if trained else None, plot, None if json_file == "-" else json_file):
         if path:
             console.print(f"wrote {path}")
     if history.interrupted:
@@ -191,7 +195,7 @@ def bench(
     json_file: JsonFile = None,
 ) -> None:
     """Measure epoch times of all backends, taking turns, and check that each computes the right thing."""
-    from mlp_accel.benchmarking.protocol import WARM_UP_EPOCHS, run_benchmark
+    from mlp_accel.benchmarking.protocol import REFERENCE, WARM_UP_EPOCHS, run_benchmark
 
     settings = read_settings(
         RECIPES["default"],
@@ -220,7 +224,8 @@ def bench(
         "fused": fused,
         "data": dataset.name,
     }
-    with progress_bar(console, len(names) + WARM_UP_EPOCHS + epochs, "measuring") as advance:
+    engines = len({*names, REFERENCE})
+    with progress_bar(console, engines + WARM_UP_EPOCHS + epochs, "measuring") as advance:
 
         def report(line: str) -> None:
             advance(line)
@@ -228,15 +233,15 @@ def bench(
                 console.print(line)
 
         result = run_benchmark(names, config, epochs, report)
-    console.print(bench_table(result))
-    for note in bench_notes(result):
-        console.print(note)
     if plot:
         from mlp_accel.plots import plot_bench, save_figure
 
         save_figure(plot_bench(result), plot)
     if json_file:
         _write_json(json_file, result)
+    console.print(bench_table(result))
+    for note in bench_notes(result):
+        console.print(note)
     for path in (plot, None if json_file == "-" else json_file):
         if path:
             console.print(f"wrote {path}")
@@ -263,6 +268,9 @@ def doctor(json_file: JsonFile = None) -> None:
 
 def main() -> NoReturn:
     """Run the command; an expected error is one message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × or – is no reason to lose a result
     try:
         app()
         sys.exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +20,26 @@ def check_writable(path: Path) -> None:
     OutputError
         If its folder is missing or cannot be written, or the path is a folder itself.
     """
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; name a file")
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+        if target.exists() and not target.is_file():
+            return  # a device or a pipe: it is written to, not replaced
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".mlp-accel."):
             pass
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: the file is there whole or not at all.
+
+    A link is followed, and a device or a pipe is written to. A file that is replaced keeps its permissions.
 
     Raises
     ------
@@ -40,18 +48,30 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            with target.open("wb") as device:
+                write(device)
+            return
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".mlp-accel.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # a temporary file is private, the result is an ordinary one
-        temporary.replace(path)
+        temporary.chmod(_permissions(target))  # a temporary file is private
+        temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _permissions(path: Path) -> int:
+    """Those of the file that is there, else those of a new one."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def write_text(path: Path, text: str) -> None:

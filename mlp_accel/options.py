@@ -12,8 +12,11 @@ import typer
 from mlp_accel import backends
 from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.files import check_writable
-from mlp_accel.recipes import Recipe
+from mlp_accel.recipes import RECIPES, Recipe
 from mlp_accel.training import SGDStep
+
+MAX_UNITS = 10_000_000
+"""A wider layer is taken for a slip of the finger."""
 
 Data = Annotated[
     str | None,
@@ -29,7 +32,9 @@ Threads = Annotated[
     int | None, typer.Option(help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else the cores granted]", show_default=False)
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Samples in a minibatch  [default: 128]", show_default=False)]
-LearningRate = Annotated[float | None, typer.Option(help="Step size of SGD  [default: 0.5]", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Step size of SGD  [default: 0.5; 0.01 for the notebook's gradient]", show_default=False)
+]
 Seed = Annotated[int | None, typer.Option(help="Of initial weights and sample order  [default: 0]", show_default=False)]
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture: .png, .svg or .pdf")]
@@ -40,6 +45,8 @@ def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recip
     given = {name: value for name, value in overrides.items() if value is not None}
     if hidden is not None:
         given["hidden"] = _parse_hidden(hidden)
+    if given.get("gradient") == "notebook" and "learning_rate" not in given:
+        given["learning_rate"] = RECIPES["notebook"].learning_rate  # its gradient is a sum over the batch, not a mean
     settings = replace(recipe, **given)
     for name in ("epochs", "batch_size"):
         if getattr(settings, name) < 1:
@@ -56,8 +63,8 @@ def _parse_hidden(text: str) -> tuple[int, ...]:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
         sizes = (0,)
-    if min(sizes) < 1:
-        raise SettingError(f"{text!r} from --hidden is no list of positive layer sizes; write for example 256,128")
+    if not 1 <= min(sizes) <= max(sizes) <= MAX_UNITS:
+        raise SettingError(f"{text!r} from --hidden is no list of layer sizes from 1 to {MAX_UNITS}; write for example 256,128")
     return sizes
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,6 +12,7 @@ from mlp_accel.errors import OutputError
 from mlp_accel.files import write_atomically
 from mlp_accel.history import History
 
+FORMATS = ("png", "svg", "pdf")
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8a8a"
 
 
@@ -36,9 +36,8 @@ def check_format(path: Path) -> str:
     OutputError
         If there is no such format.
     """
-    formats = FigureCanvasAgg.get_supported_filetypes()
     ending = path.suffix.removeprefix(".").lower()
-    if ending not in formats:
+    if ending not in FORMATS:
         raise OutputError(f"cannot write {path}: its ending names no picture format; use .png, .svg or .pdf")
     return ending
 

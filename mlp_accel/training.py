@@ -115,7 +115,8 @@ class Trainer:
 
     def host_params(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """The parameters as NumPy arrays."""
-        return [(self.backend.to_numpy(weights), self.backend.to_numpy(bias)) for weights, bias in self.params]
+        host = self.backend.to_numpy
+        return [(np.array(host(weights)), np.array(host(bias))) for weights, bias in self.params]  # copies
 
     def _mean(self, batch_sums: npt.NDArray[np.float64]) -> float:
         n = self.x.shape[0]
@@ -205,15 +206,19 @@ def mini_batch_sgd(
                 loss, accuracy, seconds = trainer.epoch()
                 if not math.isfinite(loss):
                     raise NonFiniteLossError(loss, f"in epoch {epoch}", learning_rate, history)
+                params_after = trainer.host_params()
                 history.loss.append(loss)
                 history.accuracy.append(accuracy)
                 history.seconds.append(seconds)
-                history.params = trainer.host_params()
+                history.params = params_after
                 votes = [callback(history) for callback in callbacks]  # every one is called
                 if any(votes):
                     break
         except KeyboardInterrupt:
             history.interrupted = True
+            whole = min(len(history.loss), len(history.accuracy), len(history.seconds))
+            for column in (history.loss, history.accuracy, history.seconds):
+                del column[whole:]  # Ctrl-C may have come between two of them
     return history
 
 

@@ -86,13 +86,16 @@ class NumbaBackend(Backend):
     def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
         if x.dtype != np.uint8:
             return x[rows], y[rows]
+        _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each row of x", x, y)
+        labels = y[rows]  # NumPy checks the range of the rows, for the kernel too
         result = self._result(out, (rows.shape[0], x.shape[1]))
         self._kernels.gather_pixels(_c(x), _c(rows), self._scale, result)
-        return result, y[rows]
+        return result, labels
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
         choices = ("identity", *ACTIVATIONS)
         code = choices.index(check_choice("activation", activation, choices))
+        _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
         result = self._result(out, (x.shape[0], weights.shape[1]))
         self._kernels.dense(_c(x), _c(weights), _c(bias), code, result)
         return result
@@ -103,33 +106,41 @@ class NumbaBackend(Backend):
         return result
 
     def cross_entropy(self, y: Array, y_hat: Array) -> Any:
+        _need_labels(y, y_hat)
         return self._kernels.cross_entropy(_c(y), _c(y_hat), np.finfo(y_hat.dtype).smallest_normal)
 
     def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
+        _need_labels(y, logits)
         return self._kernels.cross_entropy_from_logits(_c(y), _c(logits))
 
     def correct(self, y: Array, scores: Array) -> Any:
+        _need_labels(y, scores)
         return self._kernels.correct(_c(y), _c(scores))
 
     def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
+        _need_labels(y, y_hat)
         result = self._result(out, y_hat.shape)
         self._kernels.output_delta(_c(y), _c(y_hat), notebook, result)
         return result
 
     def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
         code = 1 + ACTIVATIONS.index(check_choice("activation", activation, ACTIVATIONS))
+        fits = delta.shape == (activations.shape[0], weights.shape[1]) and weights.shape[0] == activations.shape[1]
+        _need(fits, "errors, weights and activations do not fit", delta, weights, activations)
         result = self._result(out, activations.shape)
         self._kernels.hidden_delta(_c(delta), _c(weights), _c(activations), code, result)
         return result
 
     def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
         if out is None:
             out = self.empty((x.shape[1], delta.shape[1])), self.empty((delta.shape[1],))
         self._kernels.dense_gradient(_c(x), _c(delta), *out)
         return out
 
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
+        _need(parameter.shape == grad.shape, "parameter and gradient do not fit", parameter, grad)
         if parameter.size < PARALLEL_SIZE or parameter.ndim != 2:
             return np.subtract(parameter, learning_rate * grad, out=out)
         result = self._result(out, parameter.shape)
@@ -147,3 +158,13 @@ class NumbaBackend(Backend):
 def _c(array: Array) -> npt.NDArray[Any]:
     """The kernels are compiled for C order; another order would compile them once more."""
     return np.ascontiguousarray(array)
+
+
+def _need(fits: bool, problem: str, *arrays: Array) -> None:
+    """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write."""
+    if not fits:
+        raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")
+
+
+def _need_labels(y: Array, scores: Array) -> None:
+    _need(scores.ndim == 2 and y.shape == scores.shape[:1], "y must hold one label for each row", y, scores)

@@ -7,6 +7,7 @@ does the same to every row. What works on ``(n, n_classes)`` is not parallel: it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -22,13 +23,28 @@ MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 IDENTITY, TANH, RELU, SIGMOID = 0, 1, 2, 3
 UNROLL = 8
 
+logger = logging.getLogger("mlp_accel")
+
+
+def _cache_on_disk() -> bool:
+    """Whether Numba finds a folder that it can write compiled code to."""
+    try:
+        numba.njit(cache=True)(_cache_on_disk)
+    except RuntimeError as error:
+        logger.warning("compiling at every start: %s; set NUMBA_CACHE_DIR to a folder that can be written", error)
+        return False
+    return True
+
+
+CACHE = _cache_on_disk()
+
 
 def jit(parallel: bool, reassociate: bool = True) -> Callable[[F], F]:
     """`numba.njit` with this module's options, and with a type; `reassociate` lets LLVM sum in the order that is fastest."""
     fastmath = MATH if reassociate else MATH - {"reassoc"}
 
     def decorate(function: F) -> F:
-        return cast(F, numba.njit(parallel=parallel, fastmath=fastmath, cache=True, error_model="numpy")(function))
+        return cast(F, numba.njit(parallel=parallel, fastmath=fastmath, cache=CACHE, error_model="numpy")(function))
 
     return decorate
 

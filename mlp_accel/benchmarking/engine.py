@@ -36,12 +36,12 @@ class Engine:
 
     def __init__(self, command: list[str] | None = None) -> None:
         self._process = subprocess.Popen(
-            command or [sys.executable, "-m", "mlp_accel.benchmarking.worker"],
+            command or [sys.executable, "-P", "-m", "mlp_accel.benchmarking.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            process_group=0,  # Ctrl-C is for us alone; and the kernel hangs up a stopped worker whose parent is gone
+            process_group=0,  # Ctrl-C is for us alone: we end the worker ourselves
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=5)
@@ -85,7 +85,7 @@ class Engine:
         with suppress(BrokenPipeError):  # a command that it never read
             self._process.stdin.close()
         for reader in self._readers:
-            reader.join()
+            reader.join(timeout=1)  # a child of the worker may still hold its streams
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
@@ -107,6 +107,6 @@ class Engine:
     def _epitaph(self) -> str:
         code = self._process.wait()
         for reader in self._readers:
-            reader.join()
+            reader.join(timeout=1)
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return f"{cause}{f'; {self._last_words[-1]}' if self._last_words else ''}"

@@ -126,6 +126,9 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
             _attempt(run, listen, _finish)
     except KeyboardInterrupt:
         result["interrupted"] = True
+        for run in runs:
+            if run.status == "ok" and len(run.seconds) <= WARM_UP_EPOCHS:
+                run.status, run.reason = "failed", "interrupted before its first steady epoch"
     finally:
         for run in runs:
             run.close()

@@ -6,8 +6,10 @@ library prints goes to standard error.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -105,8 +107,16 @@ class BackendEngine:
         )
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent is gone: a stopped one would not notice that its input has ended."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> None:
     """Answer commands until standard input ends."""
+    _die_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like an answer
     engine: BackendEngine | None = None

@@ -81,13 +81,19 @@ def load(source: str | os.PathLike[str] | None = None) -> Dataset:
         source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip() or "mnist"
         origin = f" (from the environment variable {ENVIRONMENT_VARIABLE})" if source != "mnist" else ""
     path = Path(source)
-    if str(source) == "mnist":
-        raw: Mapping[str, npt.NDArray[Any]] = idx.read_folder(_MNIST, checksums=_MNIST / "SHA256SUMS")
-    elif path.is_dir():
-        raw = idx.read_folder(path)
-    elif path.is_file():
-        raw = read_npz(path, DatasetError, FIELDS)
-    else:
+    raw: Mapping[str, npt.NDArray[Any]]
+    try:
+        if source == "mnist":
+            raw = idx.read_folder(_MNIST, checksums=_MNIST / "SHA256SUMS")
+        elif str(source) and path.is_dir():
+            raw = idx.read_folder(path)
+        elif path.is_file():
+            raw = read_npz(path, DatasetError, FIELDS)
+        else:
+            raw = {}
+    except OSError as error:  # a path too long, a folder that may not be read
+        raise DatasetError(f"{source}{origin}: cannot be read: {error.strerror or error}") from error
+    if not raw:
         raise DatasetError(f"{source}{origin}: no such file or folder; give mnist, a folder of IDX files or a file .npz")
     return _checked(str(source), raw)
 

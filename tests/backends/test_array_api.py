@@ -28,8 +28,9 @@ def train_a_little(backend: Backend, activation: str, gradient: str) -> list[Any
     loss, accuracy = loss_accuracy(backend, device_y, y_hat)
     updated = sgd(backend, params, grads, 0.1)
     trainer = Trainer(x, y, host_params, SGDStep(0.1, activation, gradient), backend, batch_size=3)
+    epoch = trainer.epoch()
     results = [*outputs, y_hat, *(a for pair in grads + updated + trainer.params for a in pair)]
-    return [backend.to_numpy(a) for a in results] + [float(loss), float(accuracy), *trainer.epoch()[:2]]
+    return [backend.to_numpy(a) for a in results] + [float(loss), float(accuracy), *epoch[:2]]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -195,6 +195,36 @@ def test_nan_is_never_lost(backend: Backend) -> None:
     assert np.isnan(backend.to_numpy(backend.softmax(z))[0]).all()
 
 
+def test_shapes_that_do_not_fit_are_errors_not_memory_faults(backend: Backend) -> None:
+    def array(*shape: int) -> Any:
+        return backend.asarray(np.zeros(shape))
+
+    y = backend.asarray(np.array([0, 1]))
+    pixels = backend.asarray(np.zeros((4, 6), np.uint8))
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("dense", (array(2, 3), array(4, 5), array(5))),
+        ("dense", (array(2, 3), array(3, 5), array(4))),
+        ("hidden_delta", (array(2, 3), array(700, 3), array(2, 5), "tanh")),
+        ("hidden_delta", (array(2, 4), array(5, 3), array(2, 5), "tanh")),
+        ("dense_gradient", (array(2, 3), array(4, 5))),
+        ("cross_entropy", (y, array(8, 3))),
+        ("cross_entropy_from_logits", (y, array(8, 3))),
+        ("correct", (y, array(8, 3))),
+        ("output_delta", (y, array(8, 3), "exact")),
+        ("sgd_update", (array(200, 100), array(100, 100), 0.1)),
+    ]
+    if backend.name != "cupy":  # CuPy does not check indices
+        calls.append(("minibatch", (pixels, backend.asarray(np.zeros(4, int)), np.array([0, 10**6]))))
+    for op, arguments in calls:
+        with pytest.raises((ValueError, IndexError)):
+            getattr(backend, op)(*arguments)
+
+
+def test_numba_never_assumes_that_there_is_no_nan() -> None:
+    kernels = pytest.importorskip("mlp_accel.backends.numba_kernels", reason="Numba is not installed")
+    assert not kernels.MATH & {"nnan", "ninf", "fast"}
+
+
 def test_a_label_that_is_no_class_counts_as_none(backend: Backend) -> None:
     y = backend.asarray(np.array([-1, 7, 10**9]))
     p = backend.asarray(np.full((3, 4), 0.25))
