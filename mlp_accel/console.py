@@ -15,6 +15,14 @@ from rich.text import Text
 from mlp_accel.history import History
 
 
+def output_console(json_file: str | None) -> Console:
+    """Where people read: standard output, or standard error if JSON goes to standard output."""
+    console = Console(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width to keep to
+    return console
+
+
 def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, float]] | None = None) -> str:
     """The last epoch in the notebook's form, beside what the notebook printed if that is given."""
     epoch, loss, accuracy = len(history), history.loss[-1], history.accuracy[-1]

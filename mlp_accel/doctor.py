@@ -13,10 +13,8 @@ from mlp_accel.backends import get_backend as _get_backend
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.datasets import load
 from mlp_accel.errors import DatasetError
+from mlp_accel.exit_codes import OK, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.threads import thread_count
-
-OK, UNAVAILABLE, WRONG_VALUE = 0, 3, 2
-"""What `examine` concludes: the exit code of ``mlp-accel doctor``."""
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib", "typer", "rich", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x")
 
@@ -29,7 +27,8 @@ def examine() -> tuple[dict[str, Any], int]:
     report : dict
         In types that JSON knows.
     verdict : int
-        `OK` if the selected backend runs, `UNAVAILABLE` if it cannot, `WRONG_VALUE` if a setting is wrong.
+        The exit code of ``mlp-accel doctor``: `OK` if the selected backend runs, `UNAVAILABLE` if it cannot, `WRONG_USAGE` if a
+        setting is wrong.
     """
     problems: list[str] = []
     backends = {name: _examine_backend(name) for name in reversed(BACKENDS)}
@@ -41,7 +40,7 @@ def examine() -> tuple[dict[str, Any], int]:
             return read()
         except (ValueError, DatasetError) as error:
             problems.append(str(error))
-            verdict = WRONG_VALUE
+            verdict = WRONG_USAGE
             return None
 
     threads = setting(thread_count)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mlp_accel.errors import OutputError
 
@@ -77,3 +79,12 @@ def _permissions(path: Path) -> int:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(target: str, content: dict[str, Any]) -> None:
+    """Write `content` to a file, or to standard output if `target` is ``"-"``."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(Path(target), text)

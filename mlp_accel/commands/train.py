@@ -1,0 +1,146 @@
+"""``mlp-accel train``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mlp_accel import backends, datasets
+from mlp_accel.console import epoch_line, output_console, progress_bar
+from mlp_accel.errors import SettingError
+from mlp_accel.exit_codes import INTERRUPTED
+from mlp_accel.files import write_json
+from mlp_accel.history import History, NonFiniteLossError
+from mlp_accel.notebook import printed_curve
+from mlp_accel.options import (
+    Activation,
+    BatchSize,
+    Data,
+    DType,
+    Gradient,
+    Hidden,
+    JsonFile,
+    LearningRate,
+    PlotFile,
+    Seed,
+    Threads,
+    check_outputs,
+    read_settings,
+)
+from mlp_accel.parameters import save_params
+from mlp_accel.recipes import RECIPES
+from mlp_accel.threads import thread_count
+from mlp_accel.training import evaluate, mini_batch_sgd
+
+
+def train(
+    backend: Annotated[
+        str | None,
+        typer.Option(help="auto, numpy, numba or cupy  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="default, or notebook: the notebook's own settings; other options override it")
+    ] = "default",
+    data: Data = None,
+    hidden: Hidden = None,
+    activation: Activation = None,
+    gradient: Gradient = None,
+    dtype: DType = None,
+    threads: Threads = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set  [default: 5]", show_default=False)] = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the parameters as .npz, for load_params")] = None,
+) -> None:
+    """Train a network and say how well it does on the test set."""
+    if recipe not in RECIPES:
+        raise SettingError(f"unknown recipe {recipe!r} from --recipe; choose one of {', '.join(RECIPES)}")
+    settings = read_settings(
+        RECIPES[recipe],
+        hidden,
+        activation=activation,
+        gradient=gradient,
+        dtype=dtype,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    check_outputs(json_file, plot, save)
+    count = thread_count(threads, "--threads")
+    engine = backends.get_backend(backend, settings.dtype, source="--backend")
+    dataset = datasets.load(data)
+    console = output_console(json_file)
+    sizes = "-".join(str(size) for size in (dataset.n_in, *settings.hidden, dataset.n_classes))
+    console.print(f"{sizes} {settings.activation} on {dataset.name} ({len(dataset.x_train)} samples), {settings.dtype}")
+    console.print(f"backend {engine.name} on {engine.device}, {count} threads; {engine.selection}")
+    reference = printed_curve() if recipe == "notebook" else None
+
+    with progress_bar(console, settings.epochs, "training") as advance:
+
+        def report(history: History) -> None:
+            line = epoch_line(history, settings.epochs)
+            advance(line)
+            if not console.is_terminal:
+                console.print(line)
+            elif reference:
+                console.print(epoch_line(history, settings.epochs, reference))
+
+        history = mini_batch_sgd(
+            dataset.x_train,
+            dataset.y_train,
+            settings.initial_params(dataset.n_in, dataset.n_classes),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            activation=settings.activation,
+            gradient=settings.gradient,
+            seed=settings.seed,
+            backend=engine,
+            threads=count,
+            loss_average=settings.loss_average,
+            callbacks=[report],
+        )
+    trained = len(history) > 0
+    if save and trained:  # first: nothing that follows may cost them
+        save_params(save, history.params)
+    with engine.limit_threads(count), np.errstate(over="ignore", invalid="ignore"):
+        test_loss, test_accuracy = evaluate(engine, history.params, dataset.x_test, dataset.y_test, settings.activation)
+    if not math.isfinite(test_loss):
+        raise NonFiniteLossError(test_loss, f"on the test set after epoch {len(history)}", settings.learning_rate, history)
+    if history.interrupted:
+        console.print(f"interrupted after {len(history)} of {settings.epochs} epochs; this is what was reached:")
+    if len(history) and console.is_terminal and not reference:
+        console.print(epoch_line(history, settings.epochs))
+    pace = f", {min(history.seconds):.3f} s for the fastest epoch" if len(history) else ""
+    console.print(f"Test - Loss: {test_loss:.4f} - Accuracy: {test_accuracy:.4f}{pace}")
+
+    if save and not trained:
+        console.print(f"{save} is not written: no epoch was completed")
+    if plot:
+        from mlp_accel.plots import plot_history, save_figure
+
+        save_figure(plot_history(history, reference, engine.name), plot)
+    if json_file:
+        from mlp_accel.benchmarking.environment import environment
+
+        config = {**settings.to_dict(), "recipe": recipe, "data": dataset.name, "threads": count}
+        result = {
+            "schema": 1,
+            "environment": environment() | {"versions": engine.versions()},
+            "config": config,
+            **history.to_dict(),
+        }
+        write_json(json_file, {**result, "test_loss": test_loss, "test_accuracy": test_accuracy})
+    for path in (save if trained else None, plot, None if json_file == "-" else json_file):
+        if path:
+            console.print(f"wrote {path}")
+    if history.interrupted:
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,12 @@
+"""What the command returns to the shell."""
+
+OK = 0
+DIFFERENT = 1
+"""A verdict only: slower, or results that differ."""
+
+WRONG_USAGE = 2
+UNAVAILABLE = 3
+INCONCLUSIVE = 4
+TRAINING_FAILED = 5
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
