@@ -101,6 +101,10 @@ class Backend:
         """Whether it trains an epoch in a way of its own."""
         return type(self).train_epoch is not Backend.train_epoch
 
+    def epoch_path(self, x: Array, batch_size: int) -> str:
+        """How `train_epoch` would train on the images `x`, for people: ``"ops"`` is the shared loop."""
+        return "ops"
+
     def versions(self) -> dict[str, str]:
         """What the speed of this backend depends on: libraries, threading layer, driver."""
         return {}

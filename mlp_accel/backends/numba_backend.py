@@ -1,4 +1,4 @@
-"""The Numba backend: JIT-compiled kernels on every core. The kernels are in `numba_kernels`, imported when first needed."""
+"""The Numba backend: kernels compiled for this CPU, on every core. They are in `jit`, which is imported when first needed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend
+from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, Params, Step
 from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
+from mlp_accel.workspace import Workspace
 
 PARALLEL_SIZE = 10_000
 """An elementwise op on fewer elements takes less time than starting the threads."""
+
+SPARSE = 0.5
+"""Share of pixels that are not zero up to which it pays to skip the others."""
 
 
 class NumbaBackend(Backend):
@@ -27,34 +31,32 @@ class NumbaBackend(Backend):
     name = "numba"
     xp: Any = np
 
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__(dtype)
+        self._zeros = np.zeros(0, dtype)
+
     @classmethod
     def probe(cls) -> None:
         mend = "python -m pip install --upgrade numba"
         try:
             backend = cls()
-            kernels = backend._kernels
+            importlib.import_module("mlp_accel.backends.jit.ops")
         except ModuleNotFoundError as error:
             cause = "not installed" if error.name == "numba" else "broken installation"
             raise BackendUnavailableError(cls.name, cause, str(error), mend) from error
         except Exception as error:  # an import may fail in any way: a NumPy too new, a library that does not load
             raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", mend) from error
-        x = np.arange(12, dtype=np.float32).reshape(3, 4)
-        weights, bias = np.ones((4, 2), np.float32), np.zeros(2, np.float32)
+        x, weights = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 2), np.float32)
         try:
-            result = np.empty((3, 2), np.float32)
-            kernels.dense(x, weights, bias, kernels.IDENTITY, result)
+            result = backend.dense(x, weights, np.zeros(2, np.float32))
         except Exception as error:
             raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", mend) from error
         if not np.array_equal(result, x @ weights):
             raise BackendUnavailableError(cls.name, "a kernel failed", "a product has wrong numbers", mend)
 
-    @cached_property
-    def _kernels(self) -> Any:
-        return importlib.import_module("mlp_accel.backends.numba_kernels")
-
     @contextmanager
     def limit_threads(self, count: int) -> Iterator[None]:
-        numba = self._kernels.numba
+        numba = self._compiler.numba
         limit = numba.config.NUMBA_NUM_THREADS
         if count > limit:
             source = f"NUMBA_NUM_THREADS={limit}" if "NUMBA_NUM_THREADS" in os.environ else f"this process may use {limit} cores"
@@ -68,10 +70,13 @@ class NumbaBackend(Backend):
             numba.set_num_threads(before)
 
     def versions(self) -> dict[str, str]:
-        numba = self._kernels.numba
-        self.probe()  # Numba chooses its threading layer when the first parallel kernel runs
-        layer = str(numba.threading_layer())
-        return {"numba": numba.__version__, "llvmlite": metadata.version("llvmlite"), "numba_threading_layer": layer}
+        compiler = self._compiler
+        return {
+            "numba": compiler.numba.__version__,
+            "llvmlite": metadata.version("llvmlite"),
+            "numba_threading_layer": compiler.threading_layer(),
+            "numba_target": f"{compiler.CPU}, vectors of {compiler.VECTOR_BYTES} bytes",
+        }
 
     def asarray(self, array: Any) -> Array:
         return np.ascontiguousarray(super().asarray(array))
@@ -80,7 +85,7 @@ class NumbaBackend(Backend):
         if x.dtype != np.uint8:
             return x
         result = self._result(out, x.shape)
-        self._kernels.scale_pixels(_c(x), self._scale, result)
+        self._ops.scale_pixels(_c(x), self._scale, result)
         return result
 
     def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
@@ -89,7 +94,7 @@ class NumbaBackend(Backend):
         _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each row of x", x, y)
         labels = y[rows]  # NumPy checks the range of the rows, for the kernel too
         result = self._result(out, (rows.shape[0], x.shape[1]))
-        self._kernels.gather_pixels(_c(x), _c(rows), self._scale, result)
+        self._ops.gather_pixels(_c(x), _c(rows), self._scale, result)
         return result, labels
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
@@ -97,31 +102,31 @@ class NumbaBackend(Backend):
         code = choices.index(check_choice("activation", activation, choices))
         _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
         result = self._result(out, (x.shape[0], weights.shape[1]))
-        self._kernels.dense(_c(x), _c(weights), _c(bias), code, result)
+        self._ops.dense(_c(x), _c(weights), _c(bias), code, self._n_tasks, result)
         return result
 
     def softmax(self, logits: Array, out: Array | None = None) -> Array:
         result = self._result(out, logits.shape)
-        self._kernels.softmax(_c(logits), result)
+        self._ops.softmax(_c(logits), result)
         return result
 
     def cross_entropy(self, y: Array, y_hat: Array) -> Any:
         _need_labels(y, y_hat)
-        return self._kernels.cross_entropy(_c(y), _c(y_hat), np.finfo(y_hat.dtype).smallest_normal)
+        return self._ops.cross_entropy(_c(y), _c(y_hat), np.finfo(y_hat.dtype).smallest_normal)
 
     def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
         _need_labels(y, logits)
-        return self._kernels.cross_entropy_from_logits(_c(y), _c(logits))
+        return self._ops.cross_entropy_from_logits(_c(y), _c(logits))
 
     def correct(self, y: Array, scores: Array) -> Any:
         _need_labels(y, scores)
-        return self._kernels.correct(_c(y), _c(scores))
+        return self._ops.correct(_c(y), _c(scores))
 
     def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
         _need_labels(y, y_hat)
         result = self._result(out, y_hat.shape)
-        self._kernels.output_delta(_c(y), _c(y_hat), notebook, result)
+        self._ops.output_delta(_c(y), _c(y_hat), notebook, result)
         return result
 
     def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
@@ -129,14 +134,16 @@ class NumbaBackend(Backend):
         fits = delta.shape == (activations.shape[0], weights.shape[1]) and weights.shape[0] == activations.shape[1]
         _need(fits, "errors, weights and activations do not fit", delta, weights, activations)
         result = self._result(out, activations.shape)
-        self._kernels.hidden_delta(_c(delta), _c(weights), _c(activations), code, result)
+        self._ops.hidden_delta(_c(delta), _c(weights), _c(activations), code, result)
         return result
 
     def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
         _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
         if out is None:
             out = self.empty((x.shape[1], delta.shape[1])), self.empty((delta.shape[1],))
-        self._kernels.dense_gradient(_c(x), _c(delta), *out)
+        if self._zeros.shape[0] < delta.shape[1]:
+            self._zeros = np.zeros(delta.shape[1], self.dtype)
+        self._ops.dense_gradient(_c(x), _c(delta), self._zeros, self._n_tasks, *out)
         return out
 
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
@@ -144,8 +151,41 @@ class NumbaBackend(Backend):
         if parameter.size < PARALLEL_SIZE or parameter.ndim != 2:
             return np.subtract(parameter, learning_rate * grad, out=out)
         result = self._result(out, parameter.shape)
-        self._kernels.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
+        self._ops.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
         return result
+
+    def epoch_path(self, x: Array, batch_size: int) -> str:
+        return "ops" if self._used_pixels(x, batch_size) is None else "fused epoch, zero pixels skipped"
+
+    def train_epoch(
+        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
+    ) -> tuple[Params, Array, Array]:
+        used = self._used_pixels(x, batch_size)
+        if used is None:
+            return super().train_epoch(step, params, x, y, order, batch_size, workspace)
+        packing = importlib.import_module("mlp_accel.backends.jit.packing")
+        result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, used, self._n_tasks)
+        return result
+
+    def _used_pixels(self, x: Array, batch_size: int) -> npt.NDArray[Any] | None:
+        """Share of the images in which each pixel is not zero, if the fused epoch can train on them and gains by it."""
+        packing = importlib.import_module("mlp_accel.backends.jit.packing")
+        if x.dtype != np.uint8 or max(x.shape[1], batch_size) > packing.MAX_NUMBER:
+            return None
+        used: npt.NDArray[Any] = packing.used_pixels(x)
+        return used if used.mean() <= SPARSE else None
+
+    @cached_property
+    def _ops(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.jit.ops")
+
+    @cached_property
+    def _compiler(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.jit.compiler")
+
+    @property
+    def _n_tasks(self) -> int:
+        return int(self._compiler.usable_threads())
 
     @property
     def _scale(self) -> Any:

@@ -1,0 +1,172 @@
+"""From parameters and images to the flat memory that `pixel_epoch` works on, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends.base import ACTIVATIONS, Params, Step
+from mlp_accel.backends.jit import pixel_epoch
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES
+from mlp_accel.backends.jit.memory import BIAS, N_GROUPS, PADDING, TRANSPOSED, UNROLL, WEIGHTS, Data, Network, Scratch
+from mlp_accel.backends.jit.simd import CHUNK
+
+MAX_NUMBER = 1 << 16
+"""Pixels and images of a minibatch have 16 bits in an entry."""
+
+CACHE_LINE = 64
+
+SAMPLE = 1000
+"""Images that are looked at to see which pixels are used."""
+
+
+def train_epoch(
+    step: Step, params: Params, x: Any, y: Any, order: Any, batch_size: int, used: Any, n_threads: int
+) -> tuple[Params, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`Backend.train_epoch` on uint8 images; `used` is what `used_pixels` says of them."""
+    dtype = params[0][0].dtype
+    network = pack_network(params, batch_size)
+    scratch = allocate_scratch(network, batch_size, n_threads)
+    data = pack_data(x, y, order, used, n_threads, dtype.type)
+    losses, hits = np.empty((2, -(-len(order) // batch_size)))
+    activation, notebook = 1 + ACTIVATIONS.index(step.activation), step.gradient == "notebook"
+    pixel_epoch.train_epoch(data, network, scratch, batch_size, dtype.type(step.learning_rate), activation, notebook, losses, hits)
+    return unpack_network(network, params), losses, hits
+
+
+def used_pixels(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Share of the images ``(n, n_in)`` in which each pixel is not zero, from a sample spread over them."""
+    return np.asarray(np.count_nonzero(x[:: max(1, len(x) // SAMPLE)], axis=0) / len(x[:: max(1, len(x) // SAMPLE)]))
+
+
+def pack_data(x: Any, y: Any, order: Any, used: Any, n_threads: int, dtype: Any) -> Data:
+    """Views of the data, and the pixels shared out so that each share is as much work."""
+    n_in, n_shares = x.shape[1], -(-n_threads // N_GROUPS)
+    work = np.concatenate([[0], np.cumsum(used + 0.01)])
+    chunks = np.arange(0, n_in + CHUNK, CHUNK).clip(max=n_in)
+    groups = np.empty((N_GROUPS, n_shares + 1), np.int64)
+    for group in range(N_GROUPS):
+        begin, end = (chunks[np.abs(work[chunks] - work[-1] * g / N_GROUPS).argmin()] for g in (group, group + 1))
+        groups[group] = np.searchsorted(work, np.linspace(work[begin], work[end], n_shares + 1))
+        groups[group, [0, -1]] = begin, end
+    values = aligned_zeros(256, dtype)
+    values[:] = np.arange(256) * dtype(1.0 / 255.0)
+    return Data(
+        np.ascontiguousarray(x).reshape(-1),
+        np.ascontiguousarray(y, dtype=np.int64),
+        np.ascontiguousarray(order, dtype=np.int64),
+        values,
+        groups,
+    )
+
+
+def pack_network(params: Params, batch_size: int) -> Network:
+    """The parameters in new memory."""
+    dtype = params[0][0].dtype
+    lanes = VECTOR_BYTES // dtype.itemsize
+    sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
+    vectors = -(-sizes[1] // lanes)
+    panel = lanes * (4 if vectors > 2 else vectors)
+    strides = [0, _up(sizes[1], panel), *(_up(size, lanes) for size in sizes[2:])]
+    layers = _layer_table(sizes, strides, batch_size)
+    n_panels = strides[1] // panel
+    first = aligned_zeros((n_panels, sizes[0], panel), dtype)
+    padded = np.pad(params[0][0], ((0, 0), (0, strides[1] - sizes[1])))
+    first[:] = padded.reshape(sizes[0], n_panels, panel).transpose(1, 0, 2)
+    ends = layers[-1]
+    network = Network(
+        first=first.reshape(-1),
+        panel=panel,
+        weights=aligned_zeros(ends[WEIGHTS] + (sizes[-2] * strides[-1] if len(params) > 1 else 0), dtype),
+        transposed=aligned_zeros(ends[TRANSPOSED] + (sizes[-1] * strides[-2] if len(params) > 1 else 0), dtype),
+        bias=aligned_zeros(ends[BIAS] + strides[-1], dtype),
+        layers=layers,
+    )
+    for (weights, bias), (to, to_transposed, to_bias) in zip(params, _views(network), strict=True):
+        to_bias[: bias.shape[0]] = bias
+        if to is not None:
+            to[:, : weights.shape[1]] = weights
+            to_transposed[:, : weights.shape[0]] = weights.T
+    to_bias[sizes[-1] :] = np.finfo(dtype).min
+    return network
+
+
+def unpack_network(network: Network, params: Params) -> Params:
+    """Its parameters in the shapes of `params`, in new memory."""
+    result = []
+    for layer, ((weights, bias), (packed, _, packed_bias)) in enumerate(zip(params, _views(network), strict=True)):
+        n_in, n_out = weights.shape
+        if layer == 0:
+            packed = network.first.reshape(-1, n_in, network.panel).transpose(1, 0, 2).reshape(n_in, -1)
+        result.append((np.ascontiguousarray(packed[:, :n_out]), packed_bias[: bias.shape[0]].copy()))
+    return result
+
+
+def allocate_scratch(network: Network, batch_size: int, n_threads: int) -> Scratch:
+    """Memory for minibatches of `batch_size` images."""
+    dtype, strides = network.first.dtype, network.layers[:, 3]
+    n_in = int(network.layers[0, 0])
+    n_values = batch_size * int(strides.sum())
+    several_panels = network.panel < strides[0]
+    n_tasks = N_GROUPS * -(-n_threads // N_GROUPS)
+    return Scratch(
+        partial=aligned_empty(N_GROUPS * batch_size * int(strides[0]), dtype),
+        outputs=aligned_empty(n_values, dtype),
+        errors=aligned_empty(n_values, dtype),
+        bias_gradient=aligned_empty(network.bias.shape[0], dtype),
+        zeros=aligned_zeros(strides.max(), dtype),
+        panels=aligned_empty((n_tasks, batch_size * network.panel if several_panels else 0), dtype),
+        image_entries=aligned_empty(N_GROUPS * batch_size * (n_in + PADDING), np.uint32),
+        image_stops=aligned_empty(N_GROUPS * batch_size, np.int64),
+        chunk_starts=aligned_empty((batch_size, -(-n_in // CHUNK)), np.int64),
+        pixel_entries=aligned_empty(n_in * (batch_size + UNROLL), np.uint32),
+        pixel_stops=aligned_empty(n_in, np.int64),
+        margins=aligned_empty(batch_size, np.float64),
+        exp_sums=aligned_empty(batch_size, np.float64),
+        hits=aligned_empty(batch_size, np.float64),
+    )
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Memory that begins at a cache line: a vector across two lines takes twice as long to load."""
+    dtype = np.dtype(dtype)
+    size = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """`aligned_empty`, filled with zeros."""
+    result = aligned_empty(shape, dtype)
+    result[...] = 0
+    return result
+
+
+def _layer_table(sizes: list[int], strides: list[int], batch_size: int) -> npt.NDArray[np.int64]:
+    table, weights, transposed, bias, source, target = [], 0, 0, 0, 0, 0
+    for layer in range(len(sizes) - 1):
+        n_in, n_out, stride_in, stride = *sizes[layer : layer + 2], *strides[layer : layer + 2]
+        table.append([n_in, n_out, stride_in, stride, weights, transposed, bias, source, target])
+        weights += n_in * stride if layer else 0
+        transposed += n_out * stride_in if layer else 0
+        bias += stride
+        source, target = target, target + batch_size * stride
+    return np.array(table, np.int64)
+
+
+def _views(network: Network) -> list[tuple[Any, Any, Any]]:
+    """For each layer its weights, transposed weights and bias, with their padding; the first layer's are in `first`."""
+    views = []
+    for layer, (n_in, n_out, stride_in, stride, weights, transposed, bias, _, _) in enumerate(network.layers.tolist()):
+        to = network.weights[weights : weights + n_in * stride].reshape(n_in, stride) if layer else None
+        to_transposed = network.transposed[transposed : transposed + n_out * stride_in].reshape(n_out, stride_in) if layer else None
+        views.append((to, to_transposed, network.bias[bias : bias + stride]))
+    return views
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
