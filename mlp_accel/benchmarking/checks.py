@@ -18,6 +18,12 @@ FIRST_EPOCH_TOLERANCE = 0.01
 LAST_EPOCH_TOLERANCE = 0.05
 """Relative difference of the loss. Sums in another order drift apart with the number of steps."""
 
+PEER_TOLERANCE = 0.05
+"""The same in the first epoch of a peer, which draws its own order of the samples."""
+
+CORES_TOLERANCE = 1.15
+"""Cores that may be busy for each thread: the clocks of a process and of the wall are not read at one time."""
+
 ParameterArrays = Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
@@ -35,13 +41,34 @@ def parameters_differ(params: ParameterArrays, reference: ParameterArrays, dtype
 
 
 def losses_differ(losses: Sequence[float], reference: Sequence[float]) -> str | None:
-    """What is wrong with the losses per epoch, or None; a shorter list is compared as far as it goes."""
-    for epoch, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
-            return f"the loss is {loss} in epoch {epoch}"
-    n = min(len(losses), len(reference))
-    for index, tolerance in ((0, FIRST_EPOCH_TOLERANCE), (n - 1, LAST_EPOCH_TOLERANCE)):
-        if n and not abs(losses[index] - reference[index]) <= tolerance * abs(reference[index]):
-            both = f"{losses[index]:.6g}, the reference's {reference[index]:.6g} (tolerance {tolerance:.0%})"
-            return f"the loss of epoch {index + 1} is {both}"
-    return None
+    """What is wrong with a backend's losses per epoch, or None; a shorter list is compared as far as it goes."""
+    last = min(len(losses), len(reference))
+    return _not_finite(losses) or (
+        _differs(1, losses, reference, FIRST_EPOCH_TOLERANCE) or _differs(last, losses, reference, LAST_EPOCH_TOLERANCE)
+        if last
+        else None
+    )
+
+
+def peer_losses_differ(losses: Sequence[float], reference: Sequence[float]) -> str | None:
+    """What is wrong with a peer's losses per epoch, or None; the order of its samples is its own."""
+    return _not_finite(losses) or (_differs(1, losses, reference, PEER_TOLERANCE) if losses and reference else None)
+
+
+def more_cores(cores_used: float | None, threads: int) -> str | None:
+    """Say so if an engine kept more cores busy than it has threads."""
+    if cores_used is None or cores_used <= threads * CORES_TOLERANCE:
+        return None
+    return f"it kept {cores_used:.2f} cores busy with {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _not_finite(losses: Sequence[float]) -> str | None:
+    bad = next(((epoch, loss) for epoch, loss in enumerate(losses, start=1) if not math.isfinite(loss)), None)
+    return f"the loss is {bad[1]} in epoch {bad[0]}" if bad else None
+
+
+def _differs(epoch: int, losses: Sequence[float], reference: Sequence[float], tolerance: float) -> str | None:
+    ours, theirs = losses[epoch - 1], reference[epoch - 1]
+    if abs(ours - theirs) <= tolerance * abs(theirs):
+        return None
+    return f"the loss of epoch {epoch} is {ours:.6g}, the reference's {theirs:.6g} (tolerance {tolerance:.0%})"

@@ -18,10 +18,10 @@ CALL_TIMEOUT = 900.0
 
 
 class EngineError(Exception):
-    """The engine is lost. `status` is ``"unavailable"`` or ``"failed"``."""
+    """The engine is lost. `status` is ``"unavailable"`` or ``"failed"``; `refused` if what failed is a setting or a size."""
 
-    def __init__(self, status: str, reason: str) -> None:
-        self.status, self.reason = status, reason
+    def __init__(self, status: str, reason: str, refused: bool = False) -> None:
+        self.status, self.reason, self.refused = status, reason, refused
         super().__init__(f"{status}: {reason}")
 
 
@@ -71,6 +71,8 @@ class Engine:
             raise EngineError("failed", f"the worker died in {command!r}: {self._epitaph()}")
         self._signal("SIGSTOP")
         answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise EngineError("failed", answer["refused"], refused=True)
         for status in ("unavailable", "failed"):
             if status in answer:
                 raise EngineError(status, answer[status])

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.benchmarking.checks import losses_differ, parameters_differ
+from mlp_accel.benchmarking.checks import losses_differ, more_cores, parameters_differ, peer_losses_differ
 from mlp_accel.benchmarking.engine import Engine, EngineError
 from mlp_accel.benchmarking.environment import environment
+from mlp_accel.benchmarking.peers import PEERS
 from mlp_accel.parameters import load_params
 
 REFERENCE = "numpy"
@@ -35,13 +36,16 @@ class Run:
     """One engine's part of the benchmark."""
 
     name: str
+    kind: str
     shown: bool = True
     status: str = "ok"
     reason: str | None = None
+    refused: bool = False
     cold_start_seconds: float | None = None
     transfer_seconds: float | None = None
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     train_accuracy: float | None = None
     test: dict[str, float] = field(default_factory=dict)
     engine: Engine | None = field(default=None, repr=False)
@@ -51,6 +55,13 @@ class Run:
     def running(self) -> bool:
         """Neither failed nor closed."""
         return self.engine is not None
+
+    @property
+    def cores_used(self) -> float | None:
+        """CPU seconds per second of a steady epoch: the median."""
+        pairs = zip(self.cpu_seconds[WARM_UP_EPOCHS:], self.seconds[WARM_UP_EPOCHS:], strict=True)
+        ratios = [cpu / seconds for cpu, seconds in pairs]
+        return float(np.median(ratios)) if ratios else None
 
     def close(self) -> None:
         """End its worker."""
@@ -64,12 +75,14 @@ class Run:
         steady = self.seconds[WARM_UP_EPOCHS:]
         return {
             "name": self.name,
-            "kind": "backend",
+            "kind": self.kind,
             "status": self.status,
             "reason": self.reason,
+            "refused": self.refused,
             "cold_start_seconds": self.cold_start_seconds if right else None,
             "transfer_seconds": self.transfer_seconds if right else None,
             "epoch_seconds": summary(steady) if right and steady else None,
+            "cores_used": self.cores_used if right else None,
             "loss": [loss if math.isfinite(loss) else None for loss in self.losses],
             "train_accuracy": self.train_accuracy,
             "test_loss": self.test.get("test_loss"),
@@ -85,17 +98,17 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, listen: Listener = lambda _: None) -> dict[str, Any]:
-    """Measure epoch times of several backends.
+    """Measure epoch times of several engines.
 
     Parameters
     ----------
     names : sequence of str
-        Backends to show; the reference runs as well.
+        Backends and peers to show; the reference runs as well.
     config : dict
         ``layer_sizes``, ``activation``, ``gradient``, ``dtype``, ``batch_size``, ``learning_rate``, ``seed``, ``threads``,
-        ``fused`` and ``data``.
+        ``fused``, ``data`` and ``n_train``, the number of training samples.
     epochs : int
-        Steady epochs of each backend.
+        Steady epochs of each engine.
     listen : callable
         Gets a line for each thing done.
 
@@ -104,10 +117,10 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
     dict
         As the result file: ``schema``, ``environment``, ``config``, ``results``, and ``interrupted`` if Ctrl-C ended it early.
     """
-    runs = [Run(name) for name in names]
+    runs = [Run(name, "peer" if name in PEERS else "backend") for name in names]
     reference = next((run for run in runs if run.name == REFERENCE), None)
     if reference is None:
-        reference = Run(REFERENCE, shown=False)
+        reference = Run(REFERENCE, "backend", shown=False)
         runs.insert(0, reference)
     result: dict[str, Any] = {"schema": 1, "environment": environment(), "config": {**config, "epochs": epochs}}
     result["config"] |= {"warm_up_epochs": WARM_UP_EPOCHS, "short": epochs < MIN_EPOCHS}
@@ -115,7 +128,8 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
         with tempfile.TemporaryDirectory() as folder:
             for run in runs:
                 _attempt(run, listen, lambda run: _start(run, config, Path(folder), listen))
-            _compare(runs, reference, lambda run: parameters_differ(*_checked_params(folder, run, reference), config["dtype"]))
+            backends = [run for run in runs if run.kind == "backend"]
+            _compare(backends, reference, lambda run: parameters_differ(*_checked_params(folder, run, reference), config["dtype"]))
         for epoch in range(WARM_UP_EPOCHS + epochs):
             for run in runs[epoch % len(runs) :] + runs[: epoch % len(runs)]:  # nobody is always first
                 _attempt(run, listen, _epoch)
@@ -132,7 +146,7 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
     finally:
         for run in runs:
             run.close()
-    _compare(runs, reference, lambda run: losses_differ(run.losses, reference.losses))
+    _compare(runs, reference, lambda run: _wrong(run, reference, config["threads"]))
     result["results"] = [run.to_dict() for run in runs if run.shown]
     return result
 
@@ -144,7 +158,7 @@ def _attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
     try:
         action(run)
     except EngineError as error:
-        run.status, run.reason = error.status, error.reason
+        run.status, run.reason, run.refused = error.status, error.reason, error.refused
         run.close()
         listen(f"{run.name} {error}")
 
@@ -152,12 +166,13 @@ def _attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
 def _start(run: Run, config: dict[str, Any], folder: Path, listen: Listener) -> None:
     start = perf_counter()
     run.engine = Engine()
-    run.engine.call("create", {**config, "backend": run.name})
+    run.engine.call("create", run.kind, run.name, config)
     run.details = run.engine.call("warm_up")
     run.cold_start_seconds = perf_counter() - start
     run.details["versions"] = run.engine.call("versions")
     run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
-    run.engine.call("check", str(folder / f"{run.name}.npz"))
+    if run.kind == "backend":
+        run.engine.call("check", str(folder / f"{run.name}.npz"))
     listen(f"{run.name} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
 
 
@@ -166,6 +181,7 @@ def _epoch(run: Run) -> None:
     answer = run.engine.call("epoch")
     run.losses.append(answer["loss"])
     run.seconds.append(answer["seconds"])
+    run.cpu_seconds.append(answer["cpu_seconds"])
     run.train_accuracy = answer["accuracy"]
 
 
@@ -176,6 +192,14 @@ def _finish(run: Run) -> None:
 
 def _checked_params(folder: str, run: Run, reference: Run) -> tuple[Any, Any]:
     return load_params(Path(folder) / f"{run.name}.npz"), load_params(Path(folder) / f"{reference.name}.npz")
+
+
+def _wrong(run: Run, reference: Run, threads: int) -> str | None:
+    """What is wrong with what a run computed or with how, or None."""
+    too_many = more_cores(run.cores_used, threads)
+    if run.kind == "peer":
+        return too_many or peer_losses_differ(run.losses, reference.losses)
+    return too_many or losses_differ(run.losses, reference.losses)
 
 
 def _compare(runs: Sequence[Run], reference: Run, differ: Callable[[Run], str | None]) -> None:
