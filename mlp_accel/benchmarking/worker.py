@@ -25,12 +25,23 @@ from mlp_accel.errors import BackendUnavailableError, MlpAccelError, PeerUnavail
 class TrainingEngine(Protocol):
     """What every engine can do; one of our backends can also ``check`` its first steps."""
 
-    def warm_up(self) -> dict[str, Any]: ...
-    def versions(self) -> dict[str, str]: ...
-    def load(self) -> dict[str, float]: ...
-    def epoch(self) -> tuple[float, float | None]: ...
-    def params(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]: ...
-    def evaluate(self) -> dict[str, float]: ...
+    def warm_up(self) -> dict[str, Any]:
+        """Load and compile whatever training needs; ``device`` and ``path``, the way it goes."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries, with the settings that its speed depends on."""
+
+    def load(self) -> dict[str, float]:
+        """Read the data and put it where it is trained on; ``transfer_seconds``."""
+
+    def epoch(self) -> tuple[float, float | None]:
+        """Train on every sample once and wait until it is done; mean loss and accuracy."""
+
+    def params(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Weights and biases as they are now, copied to the host."""
+
+    def evaluate(self) -> dict[str, float]:
+        """``test_loss`` and ``test_accuracy``."""
 
 
 def create(kind: str, name: str, config: dict[str, Any]) -> TrainingEngine:
