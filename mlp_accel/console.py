@@ -62,7 +62,8 @@ def bench_table(result: dict[str, Any]) -> Table:
     for heading in ("median", "min", "quartiles", "× numpy", "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = result["results"]
-    medians = {row["name"]: row["epoch_seconds"]["median"] for row in rows if row["epoch_seconds"]}
+    measured = [*rows, result["reference"]] if "reference" in result else rows
+    medians = {row["name"]: row["epoch_seconds"]["median"] for row in measured if row["epoch_seconds"]}
     for row in rows:
         table.add_row(row["name"], *_bench_cells(row, medians))
     return table

@@ -11,7 +11,7 @@ import typer
 
 from mlp_accel import backends
 from mlp_accel.benchmarking.peers import PEERS
-from mlp_accel.errors import SettingError, check_choice
+from mlp_accel.errors import OutputError, SettingError, check_choice
 from mlp_accel.files import check_writable
 from mlp_accel.recipes import RECIPES, Recipe
 from mlp_accel.training import SGDStep
@@ -85,12 +85,18 @@ def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], s
     return list(dict.fromkeys([*given, *every_peer])), None
 
 
-def check_outputs(json_file: str | None, plot: Path | None = None, save: Path | None = None) -> None:
-    """Every file that is asked for can be written: said before the work, not after it."""
+def check_outputs(json_file: str | None, plot: Path | None = None, *others: Path | None) -> None:
+    """Every file that is asked for can be written, and no two are one: said before the work, not after it."""
     if plot:
         from mlp_accel.plots import check_format
 
         check_format(plot)
-    for path in (None if json_file == "-" else json_file, plot, save):
-        if path:
-            check_writable(Path(path))
+    seen: dict[Path, Path] = {}
+    for path in (None if json_file in (None, "-") else Path(str(json_file)), plot, *others):
+        if path is None:
+            continue
+        check_writable(path)
+        target = path.resolve()
+        if target in seen and (target.is_file() or not target.exists()):
+            raise OutputError(f"{path} is asked for twice: one result would overwrite the other; name two files")
+        seen[target] = path

@@ -15,7 +15,7 @@ from mlp_accel.benchmarking.checks import CHECK_STEPS
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.network import init_params
 from mlp_accel.parameters import save_params
-from mlp_accel.training import SGDStep, Trainer, evaluate
+from mlp_accel.training import SGDStep, Trainer, evaluate, to_backend
 
 
 class BackendEngine:
@@ -67,10 +67,16 @@ class BackendEngine:
         self.trainer = self._trainer(x, self.data.y_train)
         return {"transfer_seconds": seconds}
 
-    def check(self, path: str) -> dict[str, Any]:
-        """Write the parameters after `CHECK_STEPS` steps from the start to `path`."""
+    def check(self, path: str, nudged: bool = False) -> dict[str, Any]:
+        """Write the parameters after `CHECK_STEPS` steps from the start to `path`.
+
+        With `nudged` the start differs in the last bit, to see how far the training carries a rounding error.
+        """
         n = CHECK_STEPS * self.config["batch_size"]
         trainer = self._trainer(self.data.x_train[:n], self.data.y_train[:n])
+        if nudged:
+            factor = 1 + float(np.finfo(self.backend.dtype).eps)
+            trainer.params = to_backend(self.backend, [(weights * factor, bias) for weights, bias in self.initial_params])
         trainer.epoch()
         save_params(Path(path), trainer.host_params())
         return {}

@@ -24,6 +24,10 @@ PEER_TOLERANCE = 0.05
 CORES_TOLERANCE = 1.15
 """Cores that may be busy for each thread: the clocks of a process and of the wall are not read at one time."""
 
+UNFINISHED_SHARE = 0.05
+UNFINISHED_SECONDS = 0.0005
+"""How long results may be waited for after an epoch: this share of the epoch or this long, what is more."""
+
 ParameterArrays = Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
@@ -60,6 +64,25 @@ def more_cores(cores_used: float | None, threads: int) -> str | None:
     if cores_used is None or cores_used <= threads * CORES_TOLERANCE:
         return None
     return f"it kept {cores_used:.2f} cores busy with {threads} thread{'s' if threads > 1 else ''}"
+
+
+def work_off_the_clock(moved: bool, unfinished: Sequence[float], seconds: Sequence[float]) -> str | None:
+    """Say so if an engine went on when its clock had stopped.
+
+    Parameters
+    ----------
+    moved : bool
+        Its parameters changed while no clock was running.
+    unfinished, seconds : sequence of float
+        For each epoch how long its results were waited for after the clock had stopped, and what the clock said. Only if all
+        epochs were late is it the engine: anything may delay a process once.
+    """
+    if moved:
+        return "its parameters changed after the clock had stopped: the epoch was not done"
+    late = min(unfinished, default=0.0)
+    if late > max(UNFINISHED_SHARE * float(np.median(seconds)) if seconds else 0.0, UNFINISHED_SECONDS):
+        return f"it was not done when the clock stopped: its results took {late:.2g} s more, each time"
+    return None
 
 
 def _not_finite(losses: Sequence[float]) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.benchmarking.checks import losses_differ, more_cores, parameters_differ, peer_losses_differ
-from mlp_accel.benchmarking.engine import Engine, EngineError
+from mlp_accel.benchmarking.checks import losses_differ, more_cores, parameters_differ, peer_losses_differ, work_off_the_clock
+from mlp_accel.benchmarking.engine import CALL_TIMEOUT, Engine, EngineError
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.peers import PEERS
 from mlp_accel.parameters import load_params
@@ -27,6 +28,11 @@ MIN_EPOCHS = 5
 """Fewer steady epochs make a result short: good for a look, not for keeping."""
 
 WARM_UP_EPOCHS = 1
+
+UNSTABLE = (
+    "the training is unstable at learning rate {:g}: a change in the last bit of the initial weights grows as large, "
+    "so no two backends can agree; try a smaller learning rate"
+)
 
 Listener = Callable[[str], object]
 
@@ -46,7 +52,9 @@ class Run:
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
-    train_accuracy: float | None = None
+    unfinished_seconds: list[float] = field(default_factory=list)
+    moved: bool = False
+    train_accuracy: list[float | None] = field(default_factory=list)
     test: dict[str, float] = field(default_factory=dict)
     engine: Engine | None = field(default=None, repr=False)
     details: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +92,8 @@ class Run:
             "epoch_seconds": summary(steady) if right and steady else None,
             "cores_used": self.cores_used if right else None,
             "loss": [loss if math.isfinite(loss) else None for loss in self.losses],
-            "train_accuracy": self.train_accuracy,
+            "accuracy": self.train_accuracy,
+            "train_accuracy": self.train_accuracy[-1] if self.train_accuracy else None,
             "test_loss": self.test.get("test_loss"),
             "test_accuracy": self.test.get("test_accuracy"),
             **self.details,
@@ -97,7 +106,13 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     return {"median": float(median), "min": min(samples), "q1": float(q1), "q3": float(q3), "samples": list(samples)}
 
 
-def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, listen: Listener = lambda _: None) -> dict[str, Any]:
+def run_benchmark(
+    names: Sequence[str],
+    config: dict[str, Any],
+    epochs: int,
+    listen: Listener = lambda _: None,
+    timeout: float = CALL_TIMEOUT,
+) -> dict[str, Any]:
     """Measure epoch times of several engines.
 
     Parameters
@@ -111,11 +126,14 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
         Steady epochs of each engine.
     listen : callable
         Gets a line for each thing done.
+    timeout : float
+        Seconds after which an engine that does not answer is given up.
 
     Returns
     -------
     dict
-        As the result file: ``schema``, ``environment``, ``config``, ``results``, and ``interrupted`` if Ctrl-C ended it early.
+        As the result file: ``schema``, ``environment``, ``config``, ``results``; ``reference``, its row, if it is not one of them;
+        and ``interrupted`` if Ctrl-C ended it early.
     """
     runs = [Run(name, "peer" if name in PEERS else "backend") for name in names]
     reference = next((run for run in runs if run.name == REFERENCE), None)
@@ -127,9 +145,8 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
     try:
         with tempfile.TemporaryDirectory() as folder:
             for run in runs:
-                _attempt(run, listen, lambda run: _start(run, config, Path(folder), listen))
-            backends = [run for run in runs if run.kind == "backend"]
-            _compare(backends, reference, lambda run: parameters_differ(*_checked_params(folder, run, reference), config["dtype"]))
+                _attempt(run, listen, lambda run: _start(run, config, timeout, Path(folder), listen))
+            _check_first_steps(runs, reference, config, Path(folder))
         for epoch in range(WARM_UP_EPOCHS + epochs):
             for run in runs[epoch % len(runs) :] + runs[: epoch % len(runs)]:  # nobody is always first
                 _attempt(run, listen, _epoch)
@@ -148,6 +165,8 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
             run.close()
     _compare(runs, reference, lambda run: _wrong(run, reference, config["threads"]))
     result["results"] = [run.to_dict() for run in runs if run.shown]
+    if not reference.shown:
+        result["reference"] = reference.to_dict()
     return result
 
 
@@ -163,13 +182,13 @@ def _attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
         listen(f"{run.name} {error}")
 
 
-def _start(run: Run, config: dict[str, Any], folder: Path, listen: Listener) -> None:
+def _start(run: Run, config: dict[str, Any], timeout: float, folder: Path, listen: Listener) -> None:
     start = perf_counter()
-    run.engine = Engine()
+    run.engine = Engine(timeout=timeout)
     run.engine.call("create", run.kind, run.name, config)
     run.details = run.engine.call("warm_up")
     run.cold_start_seconds = perf_counter() - start
-    run.details["versions"] = run.engine.call("versions")
+    run.details |= {"versions": run.engine.call("versions"), **run.engine.call("libraries")}
     run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
     if run.kind == "backend":
         run.engine.call("check", str(folder / f"{run.name}.npz"))
@@ -178,11 +197,13 @@ def _start(run: Run, config: dict[str, Any], folder: Path, listen: Listener) -> 
 
 def _epoch(run: Run) -> None:
     assert run.engine is not None
-    answer = run.engine.call("epoch")
+    answer = run.engine.call("epoch", not run.seconds)  # the first time it waits, to see whether anything goes on
     run.losses.append(answer["loss"])
     run.seconds.append(answer["seconds"])
     run.cpu_seconds.append(answer["cpu_seconds"])
-    run.train_accuracy = answer["accuracy"]
+    run.unfinished_seconds.append(answer["unfinished_seconds"])
+    run.moved |= answer["moved"]
+    run.train_accuracy.append(answer["accuracy"])
 
 
 def _finish(run: Run) -> None:
@@ -190,16 +211,32 @@ def _finish(run: Run) -> None:
     run.test = run.engine.call("evaluate")
 
 
-def _checked_params(folder: str, run: Run, reference: Run) -> tuple[Any, Any]:
-    return load_params(Path(folder) / f"{run.name}.npz"), load_params(Path(folder) / f"{reference.name}.npz")
+def _check_first_steps(runs: Sequence[Run], reference: Run, config: dict[str, Any], folder: Path) -> None:
+    """Compare the parameters of the backends after some steps, and say so if the training itself is the cause that they differ."""
+
+    def differ(name: str) -> str | None:
+        both = load_params(folder / f"{name}.npz"), load_params(folder / f"{reference.name}.npz")
+        return parameters_differ(*both, config["dtype"])
+
+    backends = [run for run in runs if run.kind == "backend"]
+    _compare(backends, reference, lambda run: differ(run.name))
+    if reference.engine is not None and any(run.status == "mismatch" for run in backends):
+        with suppress(EngineError):  # the reference will be found lost at its next epoch
+            reference.engine.call("check", str(folder / "nudged.npz"), True)
+            unstable = f"; {UNSTABLE.format(config['learning_rate'])}" if differ("nudged") else ""
+            for run in backends:
+                if run.status == "mismatch":
+                    run.reason = f"{run.reason}{unstable}"
 
 
 def _wrong(run: Run, reference: Run, threads: int) -> str | None:
     """What is wrong with what a run computed or with how, or None."""
-    too_many = more_cores(run.cores_used, threads)
-    if run.kind == "peer":
-        return too_many or peer_losses_differ(run.losses, reference.losses)
-    return too_many or losses_differ(run.losses, reference.losses)
+    differ = peer_losses_differ if run.kind == "peer" else losses_differ
+    return (
+        differ(run.losses, reference.losses)
+        or work_off_the_clock(run.moved, run.unfinished_seconds, run.seconds)
+        or more_cores(run.cores_used, threads)
+    )
 
 
 def _compare(runs: Sequence[Run], reference: Run, differ: Callable[[Run], str | None]) -> None:

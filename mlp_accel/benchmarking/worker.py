@@ -8,18 +8,23 @@ the same for every engine.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy.typing as npt
-
 from mlp_accel.benchmarking.backend_engine import BackendEngine
+from mlp_accel.benchmarking.libraries import loaded_libraries
 from mlp_accel.benchmarking.peers import peer_class
+from mlp_accel.benchmarking.peers.base import HostParams
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, PeerUnavailableError
+
+LONGEST_WAIT = 1.0
+"""Seconds."""
 
 
 class TrainingEngine(Protocol):
@@ -37,7 +42,7 @@ class TrainingEngine(Protocol):
     def epoch(self) -> tuple[float, float | None]:
         """Train on every sample once and wait until it is done; mean loss and accuracy."""
 
-    def params(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    def params(self) -> HostParams:
         """Weights and biases as they are now, copied to the host."""
 
     def evaluate(self) -> dict[str, float]:
@@ -49,23 +54,67 @@ def create(kind: str, name: str, config: dict[str, Any]) -> TrainingEngine:
     return BackendEngine(name, config) if kind == "backend" else peer_class(name)(config)
 
 
-def timed_epoch(engine: TrainingEngine) -> dict[str, float | None]:
-    """Train for one epoch by the clock."""
-    engine.params()  # whatever was asked of the device before is done
-    start, cpu_start = time.perf_counter(), time.process_time()
-    loss, accuracy = engine.epoch()
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    return {"loss": loss, "accuracy": accuracy, "seconds": seconds, "cpu_seconds": cpu_seconds}
+class Clock:
+    """Times the epochs of one engine, and watches that nothing is done behind its back.
+
+    Parameters
+    ----------
+    engine : TrainingEngine
+    """
+
+    def __init__(self, engine: TrainingEngine) -> None:
+        self.engine = engine
+        self._last_seen: str | None = None
+
+    def epoch(self, wait: bool) -> dict[str, Any]:
+        """Train for one epoch by the clock.
+
+        Parameters
+        ----------
+        wait : bool
+            Look at the parameters once more after as long as the epoch took: work that was put off may be done by then.
+
+        Returns
+        -------
+        dict
+            ``loss``, ``accuracy``, ``seconds``, ``cpu_seconds``; ``unfinished_seconds``, how much longer the parameters took to
+            read when the clock had just stopped than a moment later; ``moved``, whether they changed while no clock was running.
+        """
+        before = self._look()
+        moved = self._last_seen not in (None, before)
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss, accuracy = self.engine.epoch()
+        stop, cpu_stop = time.perf_counter(), time.process_time()
+        first = self.engine.params()  # a device that is still at work makes this wait
+        late = time.perf_counter()
+        self._last_seen = self._look()
+        again = time.perf_counter()
+        self.engine.params()
+        usual = time.perf_counter() - again
+        moved |= digest(first) != self._last_seen
+        if wait:
+            time.sleep(min(stop - start, LONGEST_WAIT))
+            moved |= self._look() != self._last_seen
+        return {
+            "loss": loss,
+            "accuracy": accuracy,
+            "seconds": stop - start,
+            "cpu_seconds": cpu_stop - cpu_start,
+            "unfinished_seconds": late - stop - usual,
+            "moved": moved,
+        }
+
+    def _look(self) -> str:
+        return digest(self.engine.params())
 
 
-def answer(engine: TrainingEngine, command: str, arguments: list[Any]) -> dict[str, Any]:
-    """What `command` gives, or why it gave nothing."""
-    try:
-        if command == "epoch":
-            return {"result": timed_epoch(engine)}
-        return {"result": getattr(engine, command)(*arguments)}
-    except Exception as error:
-        return failure(error)
+def digest(params: HostParams) -> str:
+    """A short name for exactly these numbers."""
+    found = hashlib.blake2b(digest_size=16)
+    for weights, bias in params:
+        found.update(weights.tobytes())
+        found.update(bias.tobytes())
+    return found.hexdigest()
 
 
 def failure(error: Exception) -> dict[str, Any]:
@@ -93,18 +142,24 @@ def main() -> None:
     _die_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like an answer
-    engine: TrainingEngine | None = None
+    commands: dict[str, Callable[..., Any]] = {}
     for line in sys.stdin:
         command, *arguments = json.loads(line)
-        if engine is None:
-            try:
-                engine = create(*arguments)
-                reply: dict[str, Any] = {"result": {}}
-            except Exception as error:
-                reply = failure(error)
-        else:
-            reply = answer(engine, command, arguments)
-        answers.write(json.dumps(reply) + "\n")
+        try:
+            if not commands:
+                commands = commands_of(create(*arguments))
+                answer: dict[str, Any] = {"result": {}}
+            else:
+                answer = {"result": commands[command](*arguments)}
+        except Exception as error:
+            answer = failure(error)
+        answers.write(json.dumps(answer) + "\n")
+
+
+def commands_of(engine: TrainingEngine) -> dict[str, Callable[..., Any]]:
+    """The methods of an engine, with the clock around its epochs, and what the process can say of itself."""
+    methods = {name: getattr(engine, name) for name in dir(engine) if not name.startswith("_")}
+    return {**methods, "epoch": Clock(engine).epoch, "libraries": loaded_libraries}
 
 
 if __name__ == "__main__":
