@@ -9,6 +9,7 @@ import typer
 
 from mlp_accel import datasets
 from mlp_accel.console import bench_notes, bench_table, output_console, progress_bar
+from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import write_json
 from mlp_accel.options import (
@@ -50,6 +51,7 @@ def bench(
     learning_rate: LearningRate = None,
     seed: Seed = None,
     fused: Annotated[bool, typer.Option(help="Let backends use their fused epoch")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds after which an engine that does not answer is given up")] = 900.0,
     plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -67,6 +69,8 @@ def bench(
         learning_rate=learning_rate,
         seed=seed,
     )
+    if not timeout > 0:
+        raise SettingError(f"--timeout must be a positive number of seconds; got {timeout:g}")
     names, source = engines_to_measure(backend_list, peers)
     check_outputs(json_file, plot)
     count = thread_count(threads, "--threads")
@@ -92,7 +96,7 @@ def bench(
             if not console.is_terminal:
                 console.print(line)
 
-        result = run_benchmark(names, config, epochs, report)
+        result = run_benchmark(names, config, epochs, report, timeout)
     if plot:
         from mlp_accel.plots import plot_bench, save_figure
 

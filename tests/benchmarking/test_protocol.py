@@ -15,7 +15,6 @@ import pytest
 from mlp_accel.benchmarking import protocol
 from mlp_accel.benchmarking.checks import more_cores
 from mlp_accel.benchmarking.engine import Engine, EngineError
-from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.protocol import run_benchmark, summary
 from tests.benchmarking.conftest import worker
 
@@ -109,15 +108,6 @@ def test_the_summary_is_median_minimum_and_quartiles() -> None:
         "q3": 4.0,
         "samples": [4.0, 1.0, 3.0, 2.0, 5.0],
     }
-
-
-def test_the_environment_report_names_what_a_time_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    report = environment()
-    for name in ("cpu", "cores", "python", "numpy", "mlp_accel", "system", "date"):
-        assert report[name], name
-    assert report["variables"]["OMP_NUM_THREADS"] == "3"
-    json.dumps(report)
 
 
 # Turns, threads, warm-up ------------------------------------------------------------------------------------------------------
