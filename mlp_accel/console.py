@@ -62,7 +62,8 @@ def bench_table(result: dict[str, Any]) -> Table:
     for heading in ("median", "min", "quartiles", "× numpy", "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = result["results"]
-    medians = {row["name"]: row["epoch_seconds"]["median"] for row in rows if row["epoch_seconds"]}
+    measured = [*rows, result["reference"]] if "reference" in result else rows
+    medians = {row["name"]: row["epoch_seconds"]["median"] for row in measured if row["epoch_seconds"]}
     for row in rows:
         table.add_row(row["name"], *_bench_cells(row, medians))
     return table
@@ -77,6 +78,9 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
         f"{environment['cpu']}, {cores}, Python {environment['python']}, NumPy {environment['numpy']}; {environment['date']}"
     )
     notes.append(f"medians of {config['epochs']} steady epochs after {config['warm_up_epochs']} to warm up, engines taking turns")
+    compiled = [f"{row['name']}: {row['compiled_code']}" for row in result["results"] if row.get("compiled_code")]
+    if compiled:
+        notes.append(f"code that the cold start needed: {', '.join(compiled)}")
     if config["short"]:
         notes.append("a short run: too few epochs to quote")
     if not config["fused"] or any(row.get("path") == "fused epoch" for row in result["results"]):

@@ -44,6 +44,10 @@ class BackendUnavailableError(MlpAccelError, RuntimeError):
         return f"{self.cause} ({self.detail})"
 
 
+class PeerUnavailableError(MlpAccelError, RuntimeError):
+    """A peer cannot take part in a benchmark: its library is missing, or has no form of what is measured."""
+
+
 class DatasetError(MlpAccelError, ValueError):
     """A data set is missing or malformed; the message names the file and the field."""
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import backends
-from mlp_accel.errors import SettingError, check_choice
+from mlp_accel.benchmarking.peers import PEERS
+from mlp_accel.errors import OutputError, SettingError, check_choice
 from mlp_accel.files import check_writable
 from mlp_accel.recipes import RECIPES, Recipe
 from mlp_accel.training import SGDStep
@@ -68,25 +69,34 @@ def _parse_hidden(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def backends_to_measure(backend_list: str | None) -> tuple[Sequence[str], str | None]:
-    """Names, and what restricted them other than the option itself."""
-    if backend_list is None:
+def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], str | None]:
+    """Backends and peers, and what restricted the backends other than the option itself."""
+    every_peer = PEERS if peers else ()
+    if names is None:
         name, source = backends.requested_backend()
-        return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
-    names = [name.strip() for name in backend_list.split(",")]
-    for name in names:
-        if name not in backends.BACKENDS:
-            choices = ", ".join(backends.BACKENDS)
+        if name == "auto":
+            return (*reversed(backends.BACKENDS), *every_peer), None
+        return (name, *every_peer), source
+    given = [name.strip() for name in names.split(",")]
+    for name in given:
+        if name not in (*backends.BACKENDS, *PEERS):
+            choices = f"{', '.join(backends.BACKENDS)} or the peers {', '.join(PEERS)}"
             raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
-    return list(dict.fromkeys(names)), None
+    return list(dict.fromkeys([*given, *every_peer])), None
 
 
-def check_outputs(json_file: str | None, plot: Path | None = None, save: Path | None = None) -> None:
-    """Every file that is asked for can be written: said before the work, not after it."""
+def check_outputs(json_file: str | None, plot: Path | None = None, *others: Path | None) -> None:
+    """Every file that is asked for can be written, and no two are one: said before the work, not after it."""
     if plot:
         from mlp_accel.plots import check_format
 
         check_format(plot)
-    for path in (None if json_file == "-" else json_file, plot, save):
-        if path:
-            check_writable(Path(path))
+    seen: dict[Path, Path] = {}
+    for path in (None if json_file in (None, "-") else Path(str(json_file)), plot, *others):
+        if path is None:
+            continue
+        check_writable(path)
+        target = path.resolve()
+        if target in seen and (target.is_file() or not target.exists()):
+            raise OutputError(f"{path} is asked for twice: one result would overwrite the other; name two files")
+        seen[target] = path

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from mlp_accel.errors import SettingError
 
 ENVIRONMENT_VARIABLE = "MLP_ACCEL_NUM_THREADS"
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
@@ -20,13 +22,39 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def cgroup_cores(root: Path = _CGROUP) -> float | None:
-    """Cores' worth of time that the control group grants (a container's CPU limit), or None without a limit."""
+def cgroup_cores(root: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> float | None:
+    """Cores' worth of time that the control groups grant (a container's CPU limit), or None without a limit.
+
+    A group can have no more than the groups around it, so the smallest limit on the way up from the process's own group counts.
+    """
+    limits = [limit for folder in _group_folders(root, membership) if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def _group_folders(root: Path, membership: Path) -> Iterator[Path]:
+    """The folders of the process's groups and of those around them, in version 2 and in version 1 of control groups."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()  # version 2
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        inside = PurePosixPath(path.lstrip("/"))
+        for folder in (inside, *inside.parents):
+            if ".." not in folder.parts:  # outside of the container, where nothing can be read
+                yield top / folder
+    yield root / "cpu"
+
+
+def _limit(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
         try:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
         except OSError:
             return None
     if quota in ("max", "-1"):

@@ -49,6 +49,25 @@ def test_the_limit_of_an_old_control_group_is_read(tmp_path: Path) -> None:
     assert cgroup_cores(tmp_path) is None
 
 
+@pytest.mark.parametrize(("own", "around", "expected"), [("max", "200000", 2), ("300000", "max", 3), ("50000", "200000", 0.5)])
+def test_the_smallest_limit_on_the_way_up_counts(tmp_path: Path, own: str, around: str, expected: float) -> None:
+    (tmp_path / "system" / "job").mkdir(parents=True)
+    (tmp_path / "system" / "cpu.max").write_text(f"{around} 100000\n")
+    (tmp_path / "system" / "job" / "cpu.max").write_text(f"{own} 100000\n")
+    membership = tmp_path / "membership"
+    membership.write_text("0::/system/job\n")
+    assert cgroup_cores(tmp_path, membership) == expected
+
+
+def test_old_control_groups_lie_in_one_another_too(tmp_path: Path) -> None:
+    (tmp_path / "cpu" / "job").mkdir(parents=True)
+    (tmp_path / "cpu" / "job" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "job" / "cpu.cfs_period_us").write_text("100000\n")
+    membership = tmp_path / "membership"
+    membership.write_text("5:memory:/job\n4:cpu,cpuacct:/job\n0::/../outside\n")
+    assert cgroup_cores(tmp_path, membership) == 1.5
+
+
 def blas_threads() -> set[int]:
     return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
 

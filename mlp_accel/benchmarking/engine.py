@@ -14,14 +14,14 @@ from contextlib import suppress
 from typing import Any
 
 CALL_TIMEOUT = 900.0
-"""Seconds after which a call counts as hung."""
+"""Seconds after which a call counts as hung, unless the engine was given another number."""
 
 
 class EngineError(Exception):
-    """The engine is lost. `status` is ``"unavailable"`` or ``"failed"``."""
+    """The engine is lost. `status` is ``"unavailable"`` or ``"failed"``; `refused` if what failed is a setting or a size."""
 
-    def __init__(self, status: str, reason: str) -> None:
-        self.status, self.reason = status, reason
+    def __init__(self, status: str, reason: str, refused: bool = False) -> None:
+        self.status, self.reason, self.refused = status, reason, refused
         super().__init__(f"{status}: {reason}")
 
 
@@ -32,9 +32,12 @@ class Engine:
     ----------
     command : list of str, optional
         What to run as the worker.
+    timeout : float
+        Seconds after which a call counts as hung.
     """
 
-    def __init__(self, command: list[str] | None = None) -> None:
+    def __init__(self, command: list[str] | None = None, timeout: float = CALL_TIMEOUT) -> None:
+        self.timeout = timeout
         self._process = subprocess.Popen(
             command or [sys.executable, "-P", "-m", "mlp_accel.benchmarking.worker"],
             stdin=subprocess.PIPE,
@@ -49,28 +52,30 @@ class Engine:
         for reader in self._readers:
             reader.start()
 
-    def call(self, command: str, *arguments: Any, timeout: float = CALL_TIMEOUT) -> dict[str, Any]:
+    def call(self, command: str, *arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer.
 
         Raises
         ------
         EngineError
-            If the worker cannot run here, fails, dies or takes longer than `timeout` seconds.
+            If the worker cannot run here, fails, dies or takes too long.
         """
         assert self._process.stdin is not None
         try:
             self._signal("SIGCONT")
             self._process.stdin.write(json.dumps([command, *arguments]) + "\n")
             self._process.stdin.flush()
-            line = self._lines.get(timeout=timeout)
+            line = self._lines.get(timeout=self.timeout)
         except queue.Empty:
-            raise EngineError("failed", f"no answer to {command!r} within {timeout:g} s") from None
+            raise EngineError("failed", f"no answer to {command!r} within {self.timeout:g} s") from None
         except BrokenPipeError:
             line = ""
         if not line:
             raise EngineError("failed", f"the worker died in {command!r}: {self._epitaph()}")
         self._signal("SIGSTOP")
         answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise EngineError("failed", answer["refused"], refused=True)
         for status in ("unavailable", "failed"):
             if status in answer:
                 raise EngineError(status, answer[status])
@@ -109,4 +114,6 @@ class Engine:
         for reader in self._readers:
             reader.join(timeout=1)
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        if code == -signal.SIGKILL:
+            cause += ", which is what the system sends when memory runs out"
         return f"{cause}{f'; {self._last_words[-1]}' if self._last_words else ''}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import mlp_accel
+from mlp_accel.benchmarking.libraries import thread_pools
 from mlp_accel.threads import available_cores, cgroup_cores
 
 ENVIRONMENT_VARIABLES = (
@@ -24,23 +25,37 @@ ENVIRONMENT_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "NUMBA_CPU_NAME",
+    "CUPY_TF32",
+    "NVIDIA_TF32_OVERRIDE",
+    "XLA_FLAGS",
 )
 """Those that change what is measured; only the ones that are set are reported."""
 
 
 def environment() -> dict[str, Any]:
-    """Machine, software and state of the sources, in types that JSON knows."""
+    """Machine, software and state of the sources, in types that JSON knows.
+
+    To be called before the work: the load is that of now. Libraries that are not loaded here, and how many threads they take,
+    are in the rows of their engines.
+    """
     commit, dirty = _git_state(Path(mlp_accel.__file__).parent)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
         "cores": available_cores(),
         "cgroup_cores": cgroup_cores(),
+        "frequency_governor": frequency_governor(),
+        "simd": simd_extensions(),
+        "simd_bits": simd_bits(),
+        "gpu": gpus(),
         "load_before": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "mlp_accel": mlp_accel.__version__,
         "numpy": np.__version__,
+        "blas": blas(),
         "commit": commit,
         "dirty": dirty,
         "variables": {name: os.environ[name] for name in ENVIRONMENT_VARIABLES if name in os.environ},
@@ -56,6 +71,59 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
+
+
+def frequency_governor(root: Path = Path("/sys/devices/system/cpu")) -> str | None:
+    """How the system chooses the clock rate of the cores, if it says: ``"performance"``, ``"powersave"`` or another."""
+    try:
+        found = {path.read_text().strip() for path in root.glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    except OSError:
+        return None
+    return ", ".join(sorted(found)) or None
+
+
+def simd_extensions() -> list[str]:
+    """Vector instructions of this CPU that NumPy has kernels for."""
+    found = _numpy_config("SIMD Extensions")
+    return [*found.get("baseline", []), *found.get("found", [])]
+
+
+def simd_bits() -> int | None:
+    """Width of the widest vector registers, in bits."""
+    found = " ".join(simd_extensions())
+    names = {
+        "AVX512": 512,
+        "X86_V4": 512,
+        "AVX2": 256,
+        "X86_V3": 256,
+        "SSE": 128,
+        "X86_V2": 128,
+        "ASIMD": 128,
+        "NEON": 128,
+        "VSX": 128,
+    }
+    return next((bits for name, bits in names.items() if name in found), None)
+
+
+def blas() -> list[str]:
+    """The BLAS that NumPy multiplies with: its version, the CPU it has chosen kernels for, and its threads by default."""
+    return [pool for pool in thread_pools() if "blas" in pool or "mkl" in pool or "blis" in pool]
+
+
+def gpus() -> list[str]:
+    """Each NVIDIA GPU that the driver knows, with its memory and the version of the driver."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [", driver ".join(line.rsplit(", ", 1)) for line in lines if line.strip()]
+
+
+def _numpy_config(section: str) -> dict[str, Any]:
+    config: Any = np.show_config(mode="dicts")
+    found: dict[str, Any] = config.get(section, {})
+    return found
 
 
 def _git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.benchmarking.checks import losses_differ, parameters_differ
-from mlp_accel.benchmarking.engine import Engine, EngineError
+from mlp_accel.benchmarking.checks import losses_differ, more_cores, parameters_differ, peer_losses_differ, work_off_the_clock
+from mlp_accel.benchmarking.engine import CALL_TIMEOUT, Engine, EngineError
 from mlp_accel.benchmarking.environment import environment
+from mlp_accel.benchmarking.peers import PEERS
 from mlp_accel.parameters import load_params
 
 REFERENCE = "numpy"
@@ -26,6 +28,11 @@ MIN_EPOCHS = 5
 """Fewer steady epochs make a result short: good for a look, not for keeping."""
 
 WARM_UP_EPOCHS = 1
+
+UNSTABLE = (
+    "the training is unstable at learning rate {:g}: a change in the last bit of the initial weights grows as large, "
+    "so no two backends can agree; try a smaller learning rate"
+)
 
 Listener = Callable[[str], object]
 
@@ -35,14 +42,19 @@ class Run:
     """One engine's part of the benchmark."""
 
     name: str
+    kind: str
     shown: bool = True
     status: str = "ok"
     reason: str | None = None
+    refused: bool = False
     cold_start_seconds: float | None = None
     transfer_seconds: float | None = None
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    train_accuracy: float | None = None
+    cpu_seconds: list[float] = field(default_factory=list)
+    unfinished_seconds: list[float] = field(default_factory=list)
+    moved: bool = False
+    train_accuracy: list[float | None] = field(default_factory=list)
     test: dict[str, float] = field(default_factory=dict)
     engine: Engine | None = field(default=None, repr=False)
     details: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +63,13 @@ class Run:
     def running(self) -> bool:
         """Neither failed nor closed."""
         return self.engine is not None
+
+    @property
+    def cores_used(self) -> float | None:
+        """CPU seconds per second of a steady epoch: the median."""
+        pairs = zip(self.cpu_seconds[WARM_UP_EPOCHS:], self.seconds[WARM_UP_EPOCHS:], strict=True)
+        ratios = [cpu / seconds for cpu, seconds in pairs]
+        return float(np.median(ratios)) if ratios else None
 
     def close(self) -> None:
         """End its worker."""
@@ -64,14 +83,17 @@ class Run:
         steady = self.seconds[WARM_UP_EPOCHS:]
         return {
             "name": self.name,
-            "kind": "backend",
+            "kind": self.kind,
             "status": self.status,
             "reason": self.reason,
+            "refused": self.refused,
             "cold_start_seconds": self.cold_start_seconds if right else None,
             "transfer_seconds": self.transfer_seconds if right else None,
             "epoch_seconds": summary(steady) if right and steady else None,
+            "cores_used": self.cores_used if right else None,
             "loss": [loss if math.isfinite(loss) else None for loss in self.losses],
-            "train_accuracy": self.train_accuracy,
+            "accuracy": self.train_accuracy,
+            "train_accuracy": self.train_accuracy[-1] if self.train_accuracy else None,
             "test_loss": self.test.get("test_loss"),
             "test_accuracy": self.test.get("test_accuracy"),
             **self.details,
@@ -84,38 +106,47 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     return {"median": float(median), "min": min(samples), "q1": float(q1), "q3": float(q3), "samples": list(samples)}
 
 
-def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, listen: Listener = lambda _: None) -> dict[str, Any]:
-    """Measure epoch times of several backends.
+def run_benchmark(
+    names: Sequence[str],
+    config: dict[str, Any],
+    epochs: int,
+    listen: Listener = lambda _: None,
+    timeout: float = CALL_TIMEOUT,
+) -> dict[str, Any]:
+    """Measure epoch times of several engines.
 
     Parameters
     ----------
     names : sequence of str
-        Backends to show; the reference runs as well.
+        Backends and peers to show; the reference runs as well.
     config : dict
         ``layer_sizes``, ``activation``, ``gradient``, ``dtype``, ``batch_size``, ``learning_rate``, ``seed``, ``threads``,
-        ``fused`` and ``data``.
+        ``fused``, ``data`` and ``n_train``, the number of training samples.
     epochs : int
-        Steady epochs of each backend.
+        Steady epochs of each engine.
     listen : callable
         Gets a line for each thing done.
+    timeout : float
+        Seconds after which an engine that does not answer is given up.
 
     Returns
     -------
     dict
-        As the result file: ``schema``, ``environment``, ``config``, ``results``, and ``interrupted`` if Ctrl-C ended it early.
+        As the result file: ``schema``, ``environment``, ``config``, ``results``; ``reference``, its row, if it is not one of them;
+        and ``interrupted`` if Ctrl-C ended it early.
     """
-    runs = [Run(name) for name in names]
+    runs = [Run(name, "peer" if name in PEERS else "backend") for name in names]
     reference = next((run for run in runs if run.name == REFERENCE), None)
     if reference is None:
-        reference = Run(REFERENCE, shown=False)
+        reference = Run(REFERENCE, "backend", shown=False)
         runs.insert(0, reference)
     result: dict[str, Any] = {"schema": 1, "environment": environment(), "config": {**config, "epochs": epochs}}
     result["config"] |= {"warm_up_epochs": WARM_UP_EPOCHS, "short": epochs < MIN_EPOCHS}
     try:
         with tempfile.TemporaryDirectory() as folder:
             for run in runs:
-                _attempt(run, listen, lambda run: _start(run, config, Path(folder), listen))
-            _compare(runs, reference, lambda run: parameters_differ(*_checked_params(folder, run, reference), config["dtype"]))
+                _attempt(run, listen, lambda run: _start(run, config, timeout, Path(folder), listen))
+            _check_first_steps(runs, reference, config, Path(folder))
         for epoch in range(WARM_UP_EPOCHS + epochs):
             for run in runs[epoch % len(runs) :] + runs[: epoch % len(runs)]:  # nobody is always first
                 _attempt(run, listen, _epoch)
@@ -132,8 +163,10 @@ def run_benchmark(names: Sequence[str], config: dict[str, Any], epochs: int, lis
     finally:
         for run in runs:
             run.close()
-    _compare(runs, reference, lambda run: losses_differ(run.losses, reference.losses))
+    _compare(runs, reference, lambda run: _wrong(run, reference, config["threads"]))
     result["results"] = [run.to_dict() for run in runs if run.shown]
+    if not reference.shown:
+        result["reference"] = reference.to_dict()
     return result
 
 
@@ -144,29 +177,33 @@ def _attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
     try:
         action(run)
     except EngineError as error:
-        run.status, run.reason = error.status, error.reason
+        run.status, run.reason, run.refused = error.status, error.reason, error.refused
         run.close()
         listen(f"{run.name} {error}")
 
 
-def _start(run: Run, config: dict[str, Any], folder: Path, listen: Listener) -> None:
+def _start(run: Run, config: dict[str, Any], timeout: float, folder: Path, listen: Listener) -> None:
     start = perf_counter()
-    run.engine = Engine()
-    run.engine.call("create", {**config, "backend": run.name})
+    run.engine = Engine(timeout=timeout)
+    run.engine.call("create", run.kind, run.name, config)
     run.details = run.engine.call("warm_up")
     run.cold_start_seconds = perf_counter() - start
-    run.details["versions"] = run.engine.call("versions")
+    run.details |= {"versions": run.engine.call("versions"), **run.engine.call("libraries")}
     run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
-    run.engine.call("check", str(folder / f"{run.name}.npz"))
+    if run.kind == "backend":
+        run.engine.call("check", str(folder / f"{run.name}.npz"))
     listen(f"{run.name} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
 
 
 def _epoch(run: Run) -> None:
     assert run.engine is not None
-    answer = run.engine.call("epoch")
+    answer = run.engine.call("epoch", not run.seconds)  # the first time it waits, to see whether anything goes on
     run.losses.append(answer["loss"])
     run.seconds.append(answer["seconds"])
-    run.train_accuracy = answer["accuracy"]
+    run.cpu_seconds.append(answer["cpu_seconds"])
+    run.unfinished_seconds.append(answer["unfinished_seconds"])
+    run.moved |= answer["moved"]
+    run.train_accuracy.append(answer["accuracy"])
 
 
 def _finish(run: Run) -> None:
@@ -174,8 +211,32 @@ def _finish(run: Run) -> None:
     run.test = run.engine.call("evaluate")
 
 
-def _checked_params(folder: str, run: Run, reference: Run) -> tuple[Any, Any]:
-    return load_params(Path(folder) / f"{run.name}.npz"), load_params(Path(folder) / f"{reference.name}.npz")
+def _check_first_steps(runs: Sequence[Run], reference: Run, config: dict[str, Any], folder: Path) -> None:
+    """Compare the parameters of the backends after some steps, and say so if the training itself is the cause that they differ."""
+
+    def differ(name: str) -> str | None:
+        both = load_params(folder / f"{name}.npz"), load_params(folder / f"{reference.name}.npz")
+        return parameters_differ(*both, config["dtype"])
+
+    backends = [run for run in runs if run.kind == "backend"]
+    _compare(backends, reference, lambda run: differ(run.name))
+    if reference.engine is not None and any(run.status == "mismatch" for run in backends):
+        with suppress(EngineError):  # the reference will be found lost at its next epoch
+            reference.engine.call("check", str(folder / "nudged.npz"), True)
+            unstable = f"; {UNSTABLE.format(config['learning_rate'])}" if differ("nudged") else ""
+            for run in backends:
+                if run.status == "mismatch":
+                    run.reason = f"{run.reason}{unstable}"
+
+
+def _wrong(run: Run, reference: Run, threads: int) -> str | None:
+    """What is wrong with what a run computed or with how, or None."""
+    differ = peer_losses_differ if run.kind == "peer" else losses_differ
+    return (
+        differ(run.losses, reference.losses)
+        or work_off_the_clock(run.moved, run.unfinished_seconds, run.seconds)
+        or more_cores(run.cores_used, threads)
+    )
 
 
 def _compare(runs: Sequence[Run], reference: Run, differ: Callable[[Run], str | None]) -> None:

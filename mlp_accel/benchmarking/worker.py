@@ -1,110 +1,133 @@
 """The worker process of one engine: ``python -m mlp_accel.benchmarking.worker``.
 
 Reads one JSON command per line from standard input and answers each with one line on what was standard output; anything that a
-library prints goes to standard error.
+library prints goes to standard error. The first command is ``create``, the others are methods of the engine; the clock is here,
+the same for every engine.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import numpy as np
+from mlp_accel.benchmarking.backend_engine import BackendEngine
+from mlp_accel.benchmarking.libraries import loaded_libraries
+from mlp_accel.benchmarking.peers import peer_class
+from mlp_accel.benchmarking.peers.base import HostParams
+from mlp_accel.errors import BackendUnavailableError, MlpAccelError, PeerUnavailableError
 
-from mlp_accel.backends import get_backend
-from mlp_accel.benchmarking.checks import CHECK_STEPS
-from mlp_accel.datasets import Dataset, load
-from mlp_accel.errors import BackendUnavailableError
-from mlp_accel.network import init_params
-from mlp_accel.parameters import save_params
-from mlp_accel.training import SGDStep, Trainer, evaluate
+LONGEST_WAIT = 1.0
+"""Seconds."""
 
 
-class BackendEngine:
-    """Trains on one of our backends; each method answers one command.
+class TrainingEngine(Protocol):
+    """What every engine can do; one of our backends can also ``check`` its first steps."""
+
+    def warm_up(self) -> dict[str, Any]:
+        """Load and compile whatever training needs; ``device`` and ``path``, the way it goes."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries, with the settings that its speed depends on."""
+
+    def load(self) -> dict[str, float]:
+        """Read the data and put it where it is trained on; ``transfer_seconds``."""
+
+    def epoch(self) -> tuple[float, float | None]:
+        """Train on every sample once and wait until it is done; mean loss and accuracy."""
+
+    def params(self) -> HostParams:
+        """Weights and biases as they are now, copied to the host."""
+
+    def evaluate(self) -> dict[str, float]:
+        """``test_loss`` and ``test_accuracy``."""
+
+
+def create(kind: str, name: str, config: dict[str, Any]) -> TrainingEngine:
+    """The engine `name`: one of our backends, or a peer."""
+    return BackendEngine(name, config) if kind == "backend" else peer_class(name)(config)
+
+
+class Clock:
+    """Times the epochs of one engine, and watches that nothing is done behind its back.
 
     Parameters
     ----------
-    config : dict
-        As in the result file, and ``"backend"``.
+    engine : TrainingEngine
     """
 
-    trainer: Trainer
-    data: Dataset
+    def __init__(self, engine: TrainingEngine) -> None:
+        self.engine = engine
+        self._last_seen: str | None = None
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-        self.backend = get_backend(config["backend"], config["dtype"])
-        self.step = SGDStep(config["learning_rate"], config["activation"], config["gradient"])
-        self.params = init_params(config["layer_sizes"], config["seed"])
-        self._context = ExitStack()
-        self._context.enter_context(np.errstate(over="ignore", invalid="ignore"))  # a bad loss is reported by the protocol
-        self._context.enter_context(self.backend.limit_threads(config["threads"]))
+    def epoch(self, wait: bool) -> dict[str, Any]:
+        """Train for one epoch by the clock.
 
-    def warm_up(self) -> dict[str, Any]:
-        """Two steps on noise: with them every kernel is compiled and every library loaded."""
-        rng = np.random.default_rng(0)
-        n_in, *_, n_classes = self.config["layer_sizes"]
-        n = 2 * self.config["batch_size"]
-        x = rng.integers(0, 256, (n, n_in), dtype=np.uint8)
-        self._trainer(x, rng.integers(0, n_classes, n)).epoch()
-        path = "fused epoch" if self.config["fused"] and self.backend.has_fused_epoch else "ops"
-        return {"device": self.backend.device, "path": path}
+        Parameters
+        ----------
+        wait : bool
+            Look at the parameters once more after as long as the epoch took: work that was put off may be done by then.
 
-    def versions(self) -> dict[str, str]:
-        """Libraries and their settings."""
-        return self.backend.versions()
+        Returns
+        -------
+        dict
+            ``loss``, ``accuracy``, ``seconds``, ``cpu_seconds``; ``unfinished_seconds``, how much longer the parameters took to
+            read when the clock had just stopped than a moment later; ``moved``, whether they changed while no clock was running.
+        """
+        before = self._look()
+        moved = self._last_seen not in (None, before)
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss, accuracy = self.engine.epoch()
+        stop, cpu_stop = time.perf_counter(), time.process_time()
+        first = self.engine.params()  # a device that is still at work makes this wait
+        late = time.perf_counter()
+        self._last_seen = self._look()
+        again = time.perf_counter()
+        self.engine.params()
+        usual = time.perf_counter() - again
+        moved |= digest(first) != self._last_seen
+        if wait:
+            time.sleep(min(stop - start, LONGEST_WAIT))
+            moved |= self._look() != self._last_seen
+        return {
+            "loss": loss,
+            "accuracy": accuracy,
+            "seconds": stop - start,
+            "cpu_seconds": cpu_stop - cpu_start,
+            "unfinished_seconds": late - stop - usual,
+            "moved": moved,
+        }
 
-    def load(self) -> dict[str, float]:
-        """Read the data and put it on the device."""
-        self.data = load(self.config["data"])
-        self.backend.synchronize()
-        start = time.perf_counter()
-        x = self.backend.asarray(self.data.x_train)
-        self.backend.asarray(self.data.y_train)
-        self.backend.synchronize()
-        seconds = time.perf_counter() - start
-        self.trainer = self._trainer(x, self.data.y_train)
-        return {"transfer_seconds": seconds}
+    def _look(self) -> str:
+        return digest(self.engine.params())
 
-    def check(self, path: str) -> dict[str, Any]:
-        """Write the parameters after `CHECK_STEPS` steps from the start to `path`."""
-        n = CHECK_STEPS * self.config["batch_size"]
-        trainer = self._trainer(self.data.x_train[:n], self.data.y_train[:n])
-        trainer.epoch()
-        save_params(Path(path), trainer.host_params())
-        return {}
 
-    def epoch(self) -> dict[str, float]:
-        """Train for one epoch."""
-        loss, accuracy, seconds = self.trainer.epoch()
-        return {"loss": loss, "accuracy": accuracy, "seconds": seconds}
+def digest(params: HostParams) -> str:
+    """A short name for exactly these numbers."""
+    found = hashlib.blake2b(digest_size=16)
+    for weights, bias in params:
+        found.update(weights.tobytes())
+        found.update(bias.tobytes())
+    return found.hexdigest()
 
-    def evaluate(self) -> dict[str, float]:
-        """Loss and accuracy on the test set."""
-        data, activation = self.data, self.config["activation"]
-        loss, accuracy = evaluate(self.backend, self.trainer.host_params(), data.x_test, data.y_test, activation)
-        return {"test_loss": loss, "test_accuracy": accuracy}
 
-    def _trainer(self, x: Any, y: Any) -> Trainer:
-        config = self.config
-        return Trainer(
-            x,
-            y,
-            self.params,
-            self.step,
-            self.backend,
-            batch_size=config["batch_size"],
-            seed=config["seed"],
-            fused=config["fused"],
-        )
+def failure(error: Exception) -> dict[str, Any]:
+    """An exception as an answer: unavailable, refused (the user's to mend) or failed."""
+    if isinstance(error, BackendUnavailableError):
+        return {"unavailable": f"{error.reason}. To mend it: {error.mend}"}
+    if isinstance(error, PeerUnavailableError):
+        return {"unavailable": str(error)}
+    if isinstance(error, MemoryError):
+        return {"refused": f"out of memory: {error or 'no more could be had'}; try smaller layers or batches"}
+    if isinstance(error, MlpAccelError):
+        return {"refused": str(error)}
+    return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def _die_with_parent() -> None:
@@ -119,20 +142,24 @@ def main() -> None:
     _die_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like an answer
-    engine: BackendEngine | None = None
+    commands: dict[str, Callable[..., Any]] = {}
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         try:
-            if engine is None:
-                engine = BackendEngine(*arguments)
+            if not commands:
+                commands = commands_of(create(*arguments))
                 answer: dict[str, Any] = {"result": {}}
             else:
-                answer = {"result": getattr(engine, command)(*arguments)}
-        except BackendUnavailableError as error:
-            answer = {"unavailable": f"{error.reason}. To mend it: {error.mend}"}
+                answer = {"result": commands[command](*arguments)}
         except Exception as error:
-            answer = {"failed": f"{type(error).__name__}: {error}"}
+            answer = failure(error)
         answers.write(json.dumps(answer) + "\n")
+
+
+def commands_of(engine: TrainingEngine) -> dict[str, Callable[..., Any]]:
+    """The methods of an engine, with the clock around its epochs, and what the process can say of itself."""
+    methods = {name: getattr(engine, name) for name in dir(engine) if not name.startswith("_")}
+    return {**methods, "epoch": Clock(engine).epoch, "libraries": loaded_libraries}
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mlp_accel import datasets
 from mlp_accel.console import bench_notes, bench_table, output_console, progress_bar
-from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE
+from mlp_accel.errors import SettingError
+from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import write_json
 from mlp_accel.options import (
     Activation,
@@ -22,8 +24,8 @@ from mlp_accel.options import (
     PlotFile,
     Seed,
     Threads,
-    backends_to_measure,
     check_outputs,
+    engines_to_measure,
     read_settings,
 )
 from mlp_accel.recipes import RECIPES
@@ -37,6 +39,7 @@ def bench(
             "--backends", help="Which to measure: numpy,numba  [default: $MLP_ACCEL_BACKEND, else all]", show_default=False
         ),
     ] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Measure scikit-learn, PyTorch, JAX and others beside them")] = False,
     data: Data = None,
     hidden: Hidden = None,
     activation: Activation = None,
@@ -48,6 +51,7 @@ def bench(
     learning_rate: LearningRate = None,
     seed: Seed = None,
     fused: Annotated[bool, typer.Option(help="Let backends use their fused epoch")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds after which an engine that does not answer is given up")] = 900.0,
     plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -65,7 +69,9 @@ def bench(
         learning_rate=learning_rate,
         seed=seed,
     )
-    names, source = backends_to_measure(backend_list)
+    if not timeout > 0:
+        raise SettingError(f"--timeout must be a positive number of seconds; got {timeout:g}")
+    names, source = engines_to_measure(backend_list, peers)
     check_outputs(json_file, plot)
     count = thread_count(threads, "--threads")
     dataset = datasets.load(data)
@@ -80,6 +86,7 @@ def bench(
         "threads": count,
         "fused": fused,
         "data": dataset.name,
+        "n_train": len(dataset.x_train),
     }
     engines = len({*names, REFERENCE})
     with progress_bar(console, engines + WARM_UP_EPOCHS + epochs, "measuring") as advance:
@@ -89,7 +96,7 @@ def bench(
             if not console.is_terminal:
                 console.print(line)
 
-        result = run_benchmark(names, config, epochs, report)
+        result = run_benchmark(names, config, epochs, report, timeout)
     if plot:
         from mlp_accel.plots import plot_bench, save_figure
 
@@ -102,15 +109,16 @@ def bench(
     for path in (plot, None if json_file == "-" else json_file):
         if path:
             console.print(f"wrote {path}")
-    raise typer.Exit(_exit_code(result, named=bool(backend_list or source)))
+    named = names[:1] if source else [name.strip() for name in (backend_list or "").split(",")]
+    raise typer.Exit(_exit_code(result["results"], named, result.get("interrupted", False)))
 
 
-def _exit_code(result: dict[str, Any], named: bool) -> int:
-    statuses = {row["status"] for row in result["results"]}
-    if result.get("interrupted"):
+def _exit_code(rows: list[dict[str, Any]], named: Sequence[str], interrupted: bool) -> int:
+    """`named`: those that were asked for by name, whose absence is no matter of course."""
+    if interrupted:
         return INTERRUPTED
-    if "failed" in statuses:
-        return INTERNAL_ERROR
-    if "mismatch" in statuses:
+    if any(row["status"] == "failed" for row in rows):
+        return WRONG_USAGE if all(row["refused"] for row in rows if row["status"] == "failed") else INTERNAL_ERROR
+    if any(row["status"] == "mismatch" for row in rows):
         return DIFFERENT
-    return UNAVAILABLE if named and "unavailable" in statuses else 0
+    return UNAVAILABLE if any(row["status"] == "unavailable" and row["name"] in named for row in rows) else 0

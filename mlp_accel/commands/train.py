@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -77,6 +77,11 @@ def train(
     count = thread_count(threads, "--threads")
     engine = backends.get_backend(backend, settings.dtype, source="--backend")
     dataset = datasets.load(data)
+    before: dict[str, Any] = {}
+    if json_file:
+        from mlp_accel.benchmarking.environment import environment
+
+        before = environment()  # with the load that was there before ours
     console = output_console(json_file)
     sizes = "-".join(str(size) for size in (dataset.n_in, *settings.hidden, dataset.n_classes))
     console.print(f"{sizes} {settings.activation} on {dataset.name} ({len(dataset.x_train)} samples), {settings.dtype}")
@@ -129,12 +134,10 @@ def train(
 
         save_figure(plot_history(history, reference, engine.name), plot)
     if json_file:
-        from mlp_accel.benchmarking.environment import environment
-
         config = {**settings.to_dict(), "recipe": recipe, "data": dataset.name, "threads": count}
         result = {
             "schema": 1,
-            "environment": environment() | {"versions": engine.versions()},
+            "environment": before | {"versions": engine.versions()},
             "config": config,
             **history.to_dict(),
         }

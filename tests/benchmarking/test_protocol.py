@@ -1,4 +1,4 @@
-"""The protocol: workers, turns, checks, and failures that cost only their own row."""
+"""The protocol: workers, turns, threads and what is reported."""
 
 from __future__ import annotations
 
@@ -8,48 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 
 from mlp_accel.benchmarking import protocol
+from mlp_accel.benchmarking.checks import more_cores
 from mlp_accel.benchmarking.engine import Engine, EngineError
-from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.protocol import run_benchmark, summary
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 900)
-    x = rng.normal(size=(900, 8)) + 3 * np.eye(3, 8)[y]
-    path = tmp_path_factory.mktemp("data") / "clouds.npz"
-    np.savez(path, x_train=x[:800], y_train=y[:800], x_test=x[800:], y_test=y[800:])
-    return {
-        "layer_sizes": [8, 6, 3],
-        "activation": "tanh",
-        "gradient": "exact",
-        "dtype": "float32",
-        "batch_size": 16,
-        "learning_rate": 0.1,
-        "seed": 0,
-        "threads": 1,
-        "fused": True,
-        "data": str(path),
-    }
-
-
-def worker(behaviour: str) -> list[str]:
-    """A worker that behaves as the real one, except for what `behaviour` (Python) plants in it."""
-    code = f"from mlp_accel.benchmarking import worker\nfrom mlp_accel.benchmarking.worker import *\n{behaviour}\nworker.main()"
-    return [sys.executable, "-c", code]
-
-
-def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
-    """Make the second engine that starts a misbehaving one; the first is the reference."""
-    count = iter(range(100))
-    monkeypatch.setattr(protocol, "Engine", lambda: Engine(worker(behaviour) if next(count) == 1 else None))
+from tests.benchmarking.conftest import worker
 
 
 def test_the_reference_runs_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
@@ -73,86 +40,18 @@ def test_a_right_result_has_all_its_times(config: dict[str, Any]) -> None:
     json.dumps(result, allow_nan=False)
 
 
-LIES = {
-    "half of the data": """
-original = BackendEngine._trainer
-def half(self, x, y):
-    return original(self, x[: len(x) // 2], y[: len(y) // 2]) if len(x) == 800 else original(self, x, y)
-BackendEngine._trainer = half""",
-    "a wrong gradient": """
-from mlp_accel.backends.numpy_backend import NumpyBackend
-original = NumpyBackend.dense_gradient
-def wrong(self, x, delta, out=None):
-    weights, bias = original(self, x, delta, out)
-    return weights * 1.001, bias
-NumpyBackend.dense_gradient = wrong""",
-    "no training at all": """
-BackendEngine.epoch = lambda self: {"loss": 1.0, "accuracy": 0.5, "seconds": 1e-9}""",
-    "a loss that is not a number": """
-BackendEngine.epoch = lambda self: {"loss": float("nan"), "accuracy": 0.5, "seconds": 1e-9}""",
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_a_wrong_result_is_a_mismatch_and_never_a_time(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], lie: str) -> None:
-    plant(monkeypatch, LIES[lie] + AS_NUMPY)
-    result = run_benchmark(["numpy", "numba"], config, 2)
-    honest, liar = result["results"]
-    assert honest["status"] == "ok"
-    assert liar["status"] == "mismatch", liar
-    assert liar["reason"]
-    assert liar["epoch_seconds"] is None
-    assert liar["cold_start_seconds"] is None
-    json.dumps(result, allow_nan=False)
-
-
-AS_NUMPY = """
-init = BackendEngine.__init__
-BackendEngine.__init__ = lambda self, config: init(self, {**config, "backend": "numpy"})"""
-"""The planted worker computes with NumPy, whatever it is called: it starts faster."""
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        ("import ctypes\nBackendEngine.epoch = lambda self: ctypes.string_at(0)", "SIGSEGV"),
-        ("import os\nBackendEngine.epoch = lambda self: os._exit(7)", "exit status 7"),
-        ("def epoch(self): raise MemoryError('no room for 3 TiB')\nBackendEngine.epoch = epoch", "MemoryError: no room for 3 TiB"),
-        ("import sys\nsys.exit('cannot even start')", "cannot even start"),
-    ],
-)
-def test_a_crash_costs_only_its_own_row(
-    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], behaviour: str, reason: str
-) -> None:
-    plant(monkeypatch, behaviour + AS_NUMPY)
-    honest, broken = run_benchmark(["numpy", "numba"], config, 2)["results"]
-    assert honest["status"] == "ok"
-    assert broken["status"] == "failed"
-    assert reason in broken["reason"]
-    assert broken["epoch_seconds"] is None
-
-
-def test_without_the_reference_nothing_is_called_right(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
-    count = iter(range(100))
-    monkeypatch.setattr(protocol, "Engine", lambda: Engine(worker("import sys\nsys.exit(1)") if next(count) == 0 else None))
-    reference, other = run_benchmark(["numpy", "numba"], config, 1)["results"]
-    assert reference["status"] == "failed"
-    assert other["status"] == "mismatch"
-    assert "the reference (numpy) has failed" in other["reason"]
-
-
 def test_a_worker_that_hangs_is_given_up() -> None:
-    engine = Engine(worker("BackendEngine.__init__ = lambda self, config: time.sleep(100)"))
+    engine = Engine(worker("BackendEngine.__init__ = lambda self, name, config: time.sleep(100)"), timeout=0.5)
     try:
         with pytest.raises(EngineError, match=r"no answer to 'create' within 0\.5 s"):
-            engine.call("create", {}, timeout=0.5)
+            engine.call("create", "backend", "numpy", {})
     finally:
         engine.close()
 
 
 NOISY = """
 import os
-def noisy(self, config):
+def noisy(self, name, config):
     print("from a library", flush=True)
     os.system("echo from a child process")
 BackendEngine.__init__ = noisy"""
@@ -161,7 +60,7 @@ BackendEngine.__init__ = noisy"""
 def test_what_a_library_prints_is_no_answer(config: dict[str, Any]) -> None:
     engine = Engine(worker(NOISY))
     try:
-        assert engine.call("create", {**config, "backend": "numpy"}) == {}
+        assert engine.call("create", "backend", "numpy", config) == {}
     finally:
         engine.close()
 
@@ -176,7 +75,7 @@ def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: d
     spin = "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
     engine = Engine(worker(spin))
     try:
-        engine.call("create", {**config, "backend": "numpy"})
+        engine.call("create", "backend", "numpy", config)
         before = cpu_seconds(engine._process.pid)
         time.sleep(0.5)
         assert cpu_seconds(engine._process.pid) - before < 0.1
@@ -190,7 +89,7 @@ def test_workers_do_not_outlive_a_benchmark_that_is_killed(config: dict[str, Any
 import os, time
 from mlp_accel.benchmarking.engine import Engine
 engine = Engine()
-engine.call("create", { ({**config, "backend": "numpy"})!r})
+engine.call("create", "backend", "numpy", {config!r})
 print(engine._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -211,10 +110,74 @@ def test_the_summary_is_median_minimum_and_quartiles() -> None:
     }
 
 
-def test_the_environment_report_names_what_a_time_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    report = environment()
-    for name in ("cpu", "cores", "python", "numpy", "mlp_accel", "system", "date"):
-        assert report[name], name
-    assert report["variables"]["OMP_NUM_THREADS"] == "3"
-    json.dumps(report)
+# Turns, threads, warm-up ------------------------------------------------------------------------------------------------------
+
+
+class Recorder(Engine):
+    """An engine that notes what it is asked."""
+
+    asked: ClassVar[list[tuple[str, str, float]]] = []
+
+    def call(self, command: str, *arguments: Any) -> dict[str, Any]:
+        if command == "create":
+            self.name = arguments[1]
+        answer = super().call(command, *arguments)
+        self.asked.append((self.name, command, time.monotonic()))
+        return answer
+
+
+def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    Recorder.asked.clear()
+    monkeypatch.setattr(protocol, "Engine", Recorder)
+    names = ["numpy", "numpy-handwritten", "notebook"]
+    result = run_benchmark(names, config, 5)
+    assert [row["status"] for row in result["results"]] == ["ok"] * 3
+    epochs = [name for name, command, _ in Recorder.asked if command == "epoch"]
+    rounds = [epochs[start : start + 3] for start in range(0, len(epochs), 3)]
+    assert len(rounds) == 6, "one to warm up and five"
+    assert all(sorted(turn) == sorted(names) for turn in rounds)
+    assert [turn[0] for turn in rounds] == names * 2, "everybody begins equally often"
+
+
+def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    """Warm-up comes before the data, and the first epoch is no steady one."""
+    Recorder.asked.clear()
+    monkeypatch.setattr(protocol, "Engine", Recorder)
+    (row,) = run_benchmark(["numpy"], config, 5)["results"]
+    commands = [command for _, command, _ in Recorder.asked]
+    assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]
+    assert (len(row["loss"]), len(row["epoch_seconds"]["samples"])) == (6, 5)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "pytorch"])
+def test_one_thread_keeps_one_core_busy(config: dict[str, Any], name: str) -> None:
+    row = run_benchmark([name], {**config, "threads": 1}, 5)["results"][0]
+    if row["status"] == "unavailable":
+        pytest.skip(f"{name}: {row['reason']}")
+    assert row["status"] == "ok", row["reason"]
+    blas = [pool for pool in row["thread_pools"] if "openblas" in pool or "mkl" in pool]
+    assert blas
+    assert all(pool.endswith(" 1 threads") for pool in blas)
+    assert row["cores_used"] < 1.15
+
+
+def test_an_engine_with_more_threads_than_allowed_is_found_out() -> None:
+    assert more_cores(1.9, 1) == "it kept 1.90 cores busy with 1 thread"
+    assert more_cores(2.6, 2) == "it kept 2.60 cores busy with 2 threads"
+    assert more_cores(1.05, 1) is None
+    assert more_cores(0.3, 2) is None
+    assert more_cores(None, 1) is None
+
+
+def test_warming_up_takes_no_more_samples_than_there_are(config: dict[str, Any]) -> None:
+    rows = run_benchmark(["numpy", "numpy-handwritten"], {**config, "batch_size": 10**12}, 1)["results"]
+    assert [row["status"] for row in rows] == ["ok", "ok"], rows
+
+
+def test_the_reference_is_in_the_file_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
+    result = run_benchmark(["notebook"], config, 1)
+    assert [row["name"] for row in result["results"]] == ["notebook"]
+    assert result["reference"]["name"] == "numpy"
+    assert result["reference"]["epoch_seconds"]["median"] > 0
