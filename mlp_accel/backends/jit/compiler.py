@@ -30,7 +30,7 @@ MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """Not ``fastmath=True``: its nnan and ninf make isnan() lie."""
 
 _UNFUSED = cpu_options.ParallelOptions({"fusion": False})
-"""Numba would join parallel loops, not seeing what one leaves in memory for the next. (A dict is emptied by the first compilation.)"""
+"""Numba would join parallel loops, not seeing what one leaves in memory for the next. (Each compilation empties a dict.)"""
 
 logger = logging.getLogger("mlp_accel")
 
