@@ -83,7 +83,7 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
         notes.append(f"code that the cold start needed: {', '.join(compiled)}")
     if config["short"]:
         notes.append("a short run: too few epochs to quote")
-    if not config["fused"] or any(row.get("path") == "fused epoch" for row in result["results"]):
+    if not config["fused"] or any(row.get("path", "ops") != "ops" for row in result["results"]):
         paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
         notes.append(f"paths taken: {paths or 'none'}")
     if result.get("interrupted"):

@@ -63,6 +63,8 @@ class Backend:
         Why `get_backend` took this one.
     dtype : str
         As given.
+    epoch_path : str
+        How the last epoch was trained: ``"ops"`` is the loop that all backends share.
     xp : module
         The array module behind the ops.
     """
@@ -70,6 +72,7 @@ class Backend:
     name: ClassVar[str] = "base"
     device: str = "cpu"
     selection: str = "constructed directly"
+    epoch_path: str = "ops"
     xp: Any
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -95,15 +98,6 @@ class Backend:
     def limit_threads(self, count: int) -> Iterator[None]:
         """Compute with `count` CPU threads inside the context; what was set before comes back afterwards."""
         yield
-
-    @property
-    def has_fused_epoch(self) -> bool:
-        """Whether it trains an epoch in a way of its own."""
-        return type(self).train_epoch is not Backend.train_epoch
-
-    def epoch_path(self, x: Array, batch_size: int) -> str:
-        """How `train_epoch` would train on the images `x`, for people: ``"ops"`` is the shared loop."""
-        return "ops"
 
     def versions(self) -> dict[str, str]:
         """What the speed of this backend depends on: libraries, threading layer, driver."""

@@ -154,13 +154,11 @@ class NumbaBackend(Backend):
         self._ops.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
         return result
 
-    def epoch_path(self, x: Array, batch_size: int) -> str:
-        return "ops" if self._used_pixels(x, batch_size) is None else "fused epoch, zero pixels skipped"
-
     def train_epoch(
         self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
     ) -> tuple[Params, Array, Array]:
         used = self._used_pixels(x, batch_size)
+        self.epoch_path = "ops" if used is None else "fused epoch skipping zero pixels"
         if used is None:
             return super().train_epoch(step, params, x, y, order, batch_size, workspace)
         packing = importlib.import_module("mlp_accel.backends.jit.packing")

@@ -191,7 +191,7 @@ def _start(run: Run, config: dict[str, Any], timeout: float, folder: Path, liste
     run.details |= {"versions": run.engine.call("versions"), **run.engine.call("libraries")}
     run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
     if run.kind == "backend":
-        run.engine.call("check", str(folder / f"{run.name}.npz"))
+        run.details |= run.engine.call("check", str(folder / f"{run.name}.npz"))
     listen(f"{run.name} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
 
 
