@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import threadpoolctl
 
-from mlp_accel.backends.base import ACTIVATIONS, Array, Backend
+from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend
 from mlp_accel.errors import check_choice
+
+
+class _Scratch(threading.local):
+    """Memory for intermediate results, kept from step to step: new memory of this size costs a page fault for every 4 KB."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
+
+    def get(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Undefined contents, until the next call for the same shape and dtype in this thread."""
+        key = (*shape, np.dtype(dtype).char)
+        if key not in self._arrays:
+            self._arrays[key] = np.empty(shape, dtype)
+        return self._arrays[key]
 
 
 class NumpyBackend(Backend):
@@ -18,6 +34,10 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     xp: Any = np
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__(dtype)
+        self._scratch = _Scratch()
 
     @contextmanager
     def limit_threads(self, count: int) -> Iterator[None]:
@@ -32,10 +52,14 @@ class NumpyBackend(Backend):
     def scale_pixels(self, x: Array, out: Array | None = None) -> Array:
         if x.dtype != np.uint8:
             return x
-        return np.multiply(x, self.float_dtype(1.0 / 255.0), out=out, dtype=self.float_dtype)
+        result = self.empty(x.shape) if out is None else out
+        np.copyto(result, x)
+        return np.multiply(result, self.float_dtype(1.0 / 255.0), out=result)
 
     def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
-        return self.scale_pixels(x[rows], out), y[rows]
+        labels = y[rows]  # checks the range of the rows, as "clip" does not; any other mode would copy once more
+        to = out if x.dtype != np.uint8 else self._scratch.get((len(rows), *x.shape[1:]), x.dtype)
+        return self.scale_pixels(np.take(x, rows, axis=0, out=to, mode="clip"), out), labels
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
         check_choice("activation", activation, ("identity", *ACTIVATIONS))
@@ -59,8 +83,30 @@ class NumpyBackend(Backend):
         return e
 
     def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
+        largest = logits.max(axis=1)
         with np.errstate(over="ignore"):
-            return super().cross_entropy_from_logits(y, logits)
+            e = logits - largest[:, None]
+        log_sum = np.log(np.exp(e, out=e).sum(axis=1))
+        loss = largest.astype(np.float64)  # the difference of two large float32 may overflow
+        rows, labels = _labels(y, logits)
+        loss[rows] -= logits[rows, labels]
+        return (loss + log_sum).sum()
+
+    def correct(self, y: Array, scores: Array) -> Any:
+        _labels(y, scores)
+        return np.float64(np.count_nonzero(scores.argmax(axis=1) == y))
+
+    def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
+        notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
+        error = self.empty(y_hat.shape) if out is None else out
+        np.copyto(error, y_hat)
+        error[_labels(y, y_hat)] -= 1
+        if notebook:
+            error *= y_hat
+            error *= 1 - y_hat
+        else:
+            error /= len(y_hat)
+        return error
 
     def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
         check_choice("activation", activation, ACTIVATIONS)
@@ -78,4 +124,15 @@ class NumpyBackend(Backend):
         return np.matmul(x.T, delta, out=weights), np.sum(delta, axis=0, out=bias)
 
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
-        return np.subtract(parameter, learning_rate * grad, out=out)
+        if parameter.shape != grad.shape:
+            raise ValueError(f"parameter and gradient do not fit: shapes {parameter.shape}, {grad.shape}")
+        change = np.multiply(grad, self.float_dtype(learning_rate), out=self._scratch.get(grad.shape, grad.dtype))
+        return np.subtract(parameter, change, out=out)
+
+
+def _labels(y: Array, scores: Array) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Row and column of each label that is a class."""
+    if y.shape != scores.shape[:1]:
+        raise ValueError(f"y must hold one label for each row: shapes {y.shape}, {scores.shape}")
+    rows = np.flatnonzero((y >= 0) & (y < scores.shape[1]))
+    return rows, y[rows]
