@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from mlp_accel.backends.jit.simd import CHUNK
 
+CACHE_LINE = 64
+"""Bytes."""
+
 PADDING = CHUNK
 """Entries behind a list that may be overwritten."""
 
@@ -31,7 +34,7 @@ class Data(NamedTuple):
     values: Any
     """(256,): what a pixel stands for."""
     groups: Any
-    """int64 (N_GROUPS, n_shares + 1): where each share of each group of pixels begins; groups begin at whole chunks."""
+    """int64 (N_GROUPS, n_shares + 1): where each share of each group of pixels begins."""
 
 
 class Network(NamedTuple):
@@ -64,17 +67,25 @@ class Scratch(NamedTuple):
     """(N_GROUPS * n_shares, batch_size * panel): a panel of the first layer's errors."""
     image_entries: Any
     """uint32 (N_GROUPS * batch_size * (n_in + PADDING),): of each image the pixels that are not zero, ``value << 16 | pixel``."""
+    image_starts: Any
     image_stops: Any
-    """int64 (N_GROUPS * batch_size,): where these lists end."""
+    """int64 (N_GROUPS * batch_size,): where in them the list of each image begins and ends."""
     chunk_starts: Any
-    """int64 (batch_size, n_chunks): where in them each `CHUNK` of pixels begins."""
+    """int64 (N_GROUPS, batch_size, n_chunks): where in them each `CHUNK` of the group's pixels begins."""
     pixel_entries: Any
     """uint32 (n_in * (batch_size + UNROLL),): of each pixel the images in which it is not zero, ``value << 16 | image``."""
+    pixel_starts: Any
     pixel_stops: Any
-    """int64 (n_in,): where these lists end."""
-    margins: Any
-    """float64 (batch_size,): largest logit minus that of the label."""
+    """int64 (n_in,): where in them the list of each pixel begins and ends."""
+    columns: Any
+    """(n_classes * batch_size,): logits with images side by side, which makes vectors of them."""
+    largest: Any
+    """(batch_size,): largest logit of each image,"""
+    best: Any
+    """float64 (batch_size,): the first class that has it,"""
     exp_sums: Any
-    """float64 (batch_size,): sum of the exponentials of the logits, less the largest."""
+    """(batch_size,): sum of the exponentials of the logits, less the largest,"""
+    margins: Any
+    """float64 (batch_size,): the largest logit minus that of the label."""
     hits: Any
     """float64 (batch_size,)"""

@@ -11,13 +11,23 @@ import numpy.typing as npt
 from mlp_accel.backends.base import ACTIVATIONS, Params, Step
 from mlp_accel.backends.jit import pixel_epoch
 from mlp_accel.backends.jit.compiler import VECTOR_BYTES
-from mlp_accel.backends.jit.memory import BIAS, N_GROUPS, PADDING, TRANSPOSED, UNROLL, WEIGHTS, Data, Network, Scratch
+from mlp_accel.backends.jit.memory import (
+    BIAS,
+    CACHE_LINE,
+    N_GROUPS,
+    N_OUT,
+    PADDING,
+    TRANSPOSED,
+    UNROLL,
+    WEIGHTS,
+    Data,
+    Network,
+    Scratch,
+)
 from mlp_accel.backends.jit.simd import CHUNK
 
 MAX_NUMBER = 1 << 16
 """Pixels and images of a minibatch have 16 bits in an entry."""
-
-CACHE_LINE = 64
 
 SAMPLE = 1000
 """Images that are looked at to see which pixels are used."""
@@ -46,12 +56,11 @@ def pack_data(x: Any, y: Any, order: Any, used: Any, n_threads: int, dtype: Any)
     """Views of the data, and the pixels shared out so that each share is as much work."""
     n_in, n_shares = x.shape[1], -(-n_threads // N_GROUPS)
     work = np.concatenate([[0], np.cumsum(used + 0.01)])
-    chunks = np.arange(0, n_in + CHUNK, CHUNK).clip(max=n_in)
     groups = np.empty((N_GROUPS, n_shares + 1), np.int64)
     for group in range(N_GROUPS):
-        begin, end = (chunks[np.abs(work[chunks] - work[-1] * g / N_GROUPS).argmin()] for g in (group, group + 1))
-        groups[group] = np.searchsorted(work, np.linspace(work[begin], work[end], n_shares + 1))
-        groups[group, [0, -1]] = begin, end
+        groups[group] = np.searchsorted(work, work[-1] * (group + np.linspace(0, 1, n_shares + 1)) / N_GROUPS)
+        groups[group, 0] = groups[group - 1, -1] if group else 0
+    groups[-1, -1] = n_in
     values = aligned_zeros(256, dtype)
     values[:] = np.arange(256) * dtype(1.0 / 255.0)
     return Data(
@@ -120,12 +129,17 @@ def allocate_scratch(network: Network, batch_size: int, n_threads: int) -> Scrat
         zeros=aligned_zeros(strides.max(), dtype),
         panels=aligned_empty((n_tasks, batch_size * network.panel if several_panels else 0), dtype),
         image_entries=aligned_empty(N_GROUPS * batch_size * (n_in + PADDING), np.uint32),
+        image_starts=aligned_empty(N_GROUPS * batch_size, np.int64),
         image_stops=aligned_empty(N_GROUPS * batch_size, np.int64),
-        chunk_starts=aligned_empty((batch_size, -(-n_in // CHUNK)), np.int64),
+        chunk_starts=aligned_empty((N_GROUPS, batch_size, -(-n_in // CHUNK)), np.int64),
         pixel_entries=aligned_empty(n_in * (batch_size + UNROLL), np.uint32),
+        pixel_starts=np.arange(n_in) * (batch_size + UNROLL),
         pixel_stops=aligned_empty(n_in, np.int64),
+        columns=aligned_empty(int(network.layers[-1, N_OUT]) * batch_size, dtype),
+        largest=aligned_empty(batch_size, dtype),
+        best=aligned_empty(batch_size, np.float64),
+        exp_sums=aligned_empty(batch_size, dtype),
         margins=aligned_empty(batch_size, np.float64),
-        exp_sums=aligned_empty(batch_size, np.float64),
         hits=aligned_empty(batch_size, np.float64),
     )
 

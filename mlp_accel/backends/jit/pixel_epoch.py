@@ -17,6 +17,7 @@ from numba import prange
 from mlp_accel.backends.jit.compiler import VECTOR_BYTES, ParallelKernel, jit
 from mlp_accel.backends.jit.math import activate, exp, times_slope
 from mlp_accel.backends.jit.memory import (
+    CACHE_LINE,
     N_GROUPS,
     N_IN,
     N_OUT,
@@ -42,42 +43,58 @@ ROW = np.uint32(0xFFFF)
 def list_pixels(data: Data, scratch: Scratch, n_in: int, start: int, group: int, first: int, stop: int) -> None:
     """Of each image from `first` on list the pixels of a group that are not zero; behind each list are `UNROLL` zeros."""
     pixels, order, entries = data.pixels, data.order, scratch.image_entries
-    stops, chunk_starts, batch_size = scratch.image_stops, scratch.chunk_starts, scratch.chunk_starts.shape[0]
+    starts, stops, chunk_starts = scratch.image_starts, scratch.image_stops, scratch.chunk_starts
+    batch_size, n_chunks = chunk_starts.shape[1], chunk_starts.shape[2]
     begin, end = data.groups[group, 0], data.groups[group, data.groups.shape[1] - 1]
+    at = np.uint64((group * batch_size + first) * (n_in + PADDING))
     for i in range(first, stop):
         ahead = start + i + PREFETCH_AHEAD
         if ahead < order.shape[0]:
             for k in range(begin, end, 64):
                 prefetch(pixels, order[ahead] * n_in + k)
-        number = group * batch_size + i
-        image, at = order[start + i] * n_in, np.uint64(number * (n_in + PADDING))
-        for pixel in range(begin, end, CHUNK):
-            chunk_starts[i, pixel // CHUNK] = at
-            if HAS_COMPRESS and pixel + CHUNK <= n_in:
-                at += np.uint64(compress(pixels, image + pixel, entries, at, pixel))
+        image = order[start + i] * n_in
+        starts[group * batch_size + i] = at
+        for chunk in range(n_chunks):
+            chunk_starts[group, i, chunk] = at
+            pixel = begin + chunk * CHUNK
+            count = min(CHUNK, end - pixel)
+            if count <= 0:
+                continue
+            if HAS_COMPRESS and image + pixel + CHUNK <= pixels.shape[0]:
+                at += np.uint64(compress(pixels, image + pixel, count, entries, at, pixel))
             else:
-                for k in range(pixel, min(pixel + CHUNK, n_in)):  # without a branch: nobody could predict it
+                for k in range(pixel, pixel + count):  # without a branch: nobody could predict it
                     value = np.uint32(pixels[image + k])
                     entries[at] = value << np.uint32(16) | np.uint32(k)
                     at += np.uint64(value != 0)
-        stops[number] = at
-        for k in range(UNROLL):
-            entries[at + np.uint64(k)] = 0
+        stops[group * batch_size + i] = at
+        for _ in range(UNROLL):
+            entries[at] = 0
+            at += np.uint64(1)
 
 
 @jit()
 def add_products(
-    panel: int, first: int, stop: int, out: Matrix, base: Matrix, scale: Any, lists: Matrix, stops: Any, values: Any, matrix: Matrix
+    panel: int,
+    first: int,
+    stop: int,
+    out: Matrix,
+    base: Matrix,
+    scale: Any,
+    entries: Any,
+    starts: Any,
+    stops: Any,
+    values: Any,
+    matrix: Matrix,
 ) -> None:
     """``out[i] = base[i] + scale * sum(values[v] * matrix[k])`` over the entries ``(v, k)`` of list `i`, for each from `first` on.
 
-    List `i` is row `i` of `lists`, up to ``stops[i]``. As many sums run side by side as keep the multipliers busy.
+    List `i` is ``entries[starts[i]:stops[i]]``. As many sums run side by side as keep the multipliers busy.
     """
     vectors = panel * out.array.itemsize // VECTOR_BYTES
-    x, y, z, entries = out.array, base.array, matrix.array, lists.array
+    x, y, z = out.array, base.array, matrix.array
     for i in range(first, stop):
-        start = lists.at + i * lists.row
-        n = stops[i] - start
+        start, n = starts[i], stops[i] - starts[i]
         if n == 0 and base.row > 0:  # nothing changes
             continue
         o, b = out.at + i * out.row, base.at + i * base.row
@@ -94,12 +111,14 @@ def first_layer(data: Data, network: Network, scratch: Scratch, start: int, grou
     """What a group of pixels adds to the first layer of images `first` to `stop` of the minibatch at `start`."""
     n_in, width, panel = network.layers[0, N_IN], network.layers[0, OUT_STRIDE], network.panel
     list_pixels(data, scratch, n_in, start, group, first, stop)
-    images = group * scratch.chunk_starts.shape[0]
-    lists = Matrix(scratch.image_entries, 0, n_in + PADDING, 1)
-    zeros, one = Matrix(scratch.zeros, 0, 0, 1), network.first.dtype.type(1)
+    images = group * scratch.chunk_starts.shape[1]
+    entries, starts, stops = scratch.image_entries, scratch.image_starts, scratch.image_stops
+    one, base = network.first.dtype.type(1), network.bias if group == 0 else scratch.zeros
     for column in range(0, width, panel):
         out, weights = Matrix(scratch.partial, column, width, 1), Matrix(network.first, column * n_in, panel, 1)
-        add_products(panel, images + first, images + stop, out, zeros, one, lists, scratch.image_stops, data.values, weights)
+        add_products(
+            panel, images + first, images + stop, out, Matrix(base, column, 0, 1), one, entries, starts, stops, data.values, weights
+        )
 
 
 @jit()
@@ -133,15 +152,16 @@ def train_images(
 
 @jit()
 def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
-    """The first layer before its activation: what the groups add to it, and its bias."""
-    width, bias, partial, outputs = network.layers[0, OUT_STRIDE], network.bias, scratch.partial, scratch.outputs
-    group = scratch.chunk_starts.shape[0] * width
-    for i in range(first, stop):
-        for j in range(width):
-            total = bias[j]
-            for g in range(N_GROUPS):
-                total += partial[g * group + i * width + j]
-            outputs[i * width + j] = total
+    """The first layer before its activation: what the groups of pixels add to it."""
+    width = network.layers[0, OUT_STRIDE]
+    group = scratch.chunk_starts.shape[1] * width
+    out, part = scratch.outputs[first * width : stop * width], scratch.partial[first * width : stop * width]
+    for j in range(out.shape[0]):
+        out[j] = part[j]
+    for g in range(1, N_GROUPS):
+        part = scratch.partial[g * group + first * width : g * group + stop * width]
+        for j in range(out.shape[0]):
+            out[j] += part[j]
 
 
 @jit()
@@ -150,48 +170,63 @@ def softmax_errors(
 ) -> None:
     """Softmax of the last layer's outputs, what the loss and the accuracy are made of, and the error at the logits."""
     last = network.layers[network.layers.shape[0] - 1]
-    n_out, stride, target = last[N_OUT], last[OUT_STRIDE], last[OUTPUT]
-    zero, one = network.first.dtype.type(0), network.first.dtype.type(1)
+    one = network.first.dtype.type(1)
     share = one / network.first.dtype.type(size)
     outputs, errors, labels, order = scratch.outputs, scratch.errors, data.labels, data.order
-    hits, margins, exp_sums = scratch.hits, scratch.margins, scratch.exp_sums
-    for i in range(first, stop):
-        at, label = target + i * stride, labels[order[start + i]]
-        largest = outputs[at]
-        for j in range(at + 1, at + n_out):
-            largest = outputs[j] if outputs[j] > largest else largest
-        exp_sum = zero
-        for j in range(at, at + stride):
-            errors[j] = exp(outputs[j] - largest)
-            exp_sum += errors[j]
-        best = at
-        while outputs[best] < largest:
-            best += 1
-        hits[i] = best == at + label
-        margins[i] = np.float64(largest) - np.float64(outputs[at + label])
-        exp_sums[i] = exp_sum
+    columns, largest, exp_sums, best = scratch.columns, scratch.largest, scratch.exp_sums, scratch.best
+    hits, margins = scratch.hits, scratch.margins
+    # Unsigned numbers spare the question whether an index is negative, and let LLVM make vectors of the images.
+    n_out, stride, target = np.uint64(last[N_OUT]), np.uint64(last[OUT_STRIDE]), np.uint64(last[OUTPUT])
+    begin, end, length, start = np.uint64(first), np.uint64(stop), np.uint64(largest.shape[0]), np.uint64(start)
+    for i in range(begin, end):
+        for j in range(n_out):
+            columns[j * length + i] = outputs[target + i * stride + j]
+    for i in range(begin, end):
+        largest[i] = columns[i]
+        exp_sums[i] = 0
+        best[i] = -1  # of a row with NaN nothing is the largest
+    for j in range(np.uint64(1), n_out):
+        for i in range(begin, end):
+            z = columns[j * length + i]
+            largest[i] = z if z > largest[i] else largest[i]
+    for k in range(n_out):
+        j = n_out - np.uint64(1) - k
+        for i in range(begin, end):
+            best[i] = j if columns[j * length + i] == largest[i] else best[i]
+    for j in range(n_out):
+        for i in range(begin, end):
+            e = exp(columns[j * length + i] - largest[i])
+            columns[j * length + i] = e
+            exp_sums[i] += e
+    for i in range(begin, end):
+        at, label = target + i * stride, np.uint64(labels[order[start + i]])
+        hits[i] = best[i] == label
+        margins[i] = np.float64(largest[i]) - np.float64(outputs[at + label])
+        factor = one / exp_sums[i] if notebook else share / exp_sums[i]
+        for j in range(n_out):
+            errors[at + j] = columns[j * length + i] * factor
+        for j in range(n_out, stride):
+            errors[at + j] = 0
         if notebook:
-            for j in range(at, at + stride):
-                p = errors[j] / exp_sum
-                errors[j] = (p - (one if j == at + label else zero)) * p * (one - p)
+            for j in range(n_out):
+                p = errors[at + j]
+                errors[at + j] = (p - (one if j == label else p * 0)) * p * (one - p)
         else:
-            factor = share / exp_sum
-            for j in range(at, at + stride):
-                errors[j] *= factor
             errors[at + label] -= share
 
 
 @jit()
-def list_images(scratch: Scratch, size: int, group: int, first: int, stop: int, capacity: int) -> None:
-    """Turn the lists of pixels around: of each pixel from `first` to `stop` list the images in which it is not zero."""
-    stops, pixel_entries, image_entries = scratch.pixel_stops, scratch.pixel_entries, scratch.image_entries
-    chunk_starts, image_stops = scratch.chunk_starts, scratch.image_stops
-    images = group * chunk_starts.shape[0]
+def list_images(data: Data, scratch: Scratch, size: int, group: int, share: int) -> None:
+    """Turn the lists of pixels around: of each pixel of a share list the images in which it is not zero."""
+    begin, first, stop = data.groups[group, 0], data.groups[group, share], data.groups[group, share + 1]
+    starts, stops, entries = scratch.pixel_starts, scratch.pixel_stops, scratch.pixel_entries
+    chunk_starts, image_stops, image_entries = scratch.chunk_starts, scratch.image_stops, scratch.image_entries
+    images = group * chunk_starts.shape[1]
     for pixel in range(first, stop):
-        stops[pixel] = pixel * capacity
+        stops[pixel] = starts[pixel]
     for image in range(size):
         # Unsigned numbers spare the question whether an index is negative.
-        at = np.uint64(chunk_starts[image, first // CHUNK])
+        at = np.uint64(chunk_starts[group, image, (first - begin) // CHUNK])
         end = np.uint64(image_stops[images + image])
         number = np.uint32(image)
         while at < end and np.int64(image_entries[at] & ROW) < first:
@@ -202,12 +237,12 @@ def list_images(scratch: Scratch, size: int, group: int, first: int, stop: int, 
             if np.int64(pixel_number) >= stop:
                 break
             slot = np.uint64(stops[pixel_number])
-            pixel_entries[slot] = entry & ~ROW | number
+            entries[slot] = entry & ~ROW | number
             stops[pixel_number] = slot + np.uint64(1)
             at += np.uint64(1)
     for pixel in range(first, stop):
         for k in range(UNROLL):
-            pixel_entries[stops[pixel] + k] = 0
+            entries[stops[pixel] + k] = 0
 
 
 @jit()
@@ -217,10 +252,11 @@ def update_first_layer(
     """A share of a group of pixels: their weights go down the gradient, which is summed in registers and never stored."""
     n_in, width, panel = network.layers[0, N_IN], network.layers[0, OUT_STRIDE], network.panel
     first, stop = data.groups[group, share], data.groups[group, share + 1]
-    capacity = scratch.pixel_entries.shape[0] // n_in
-    list_images(scratch, size, group, first, stop, capacity)
-    lists = Matrix(scratch.pixel_entries, 0, capacity, 1)
     all_errors = scratch.errors
+    for k in range(0, size * panel, 16):
+        prefetch(all_errors, k)  # another core has written most of them; they arrive while the lists are made
+    list_images(data, scratch, size, group, share)
+    entries, starts, stops = scratch.pixel_entries, scratch.pixel_starts, scratch.pixel_stops
     errors = all_errors if width == panel else scratch.panels[group * (data.groups.shape[1] - 1) + share]
     for column in range(0, width, panel):
         if width != panel:
@@ -228,7 +264,7 @@ def update_first_layer(
                 for j in range(panel):
                     errors[i * panel + j] = all_errors[i * width + column + j]
         weights, rows = Matrix(network.first, column * n_in, panel, 1), Matrix(errors, 0, panel, 1)
-        add_products(panel, first, stop, weights, weights, -learning_rate, lists, scratch.pixel_stops, data.values, rows)
+        add_products(panel, first, stop, weights, weights, -learning_rate, entries, starts, stops, data.values, rows)
 
 
 @jit()
@@ -245,15 +281,19 @@ def update_other_layers(network: Network, scratch: Scratch, size: int, task: int
             for k in range(first, stop):
                 for j in range(n_out):
                     turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
-        first, stop = n_out * task // n_tasks, n_out * (task + 1) // n_tasks
+        line = CACHE_LINE // network.bias.itemsize
+        n_lines = -(-stride // line)  # two cores that write to one line wait for each other
+        first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
         biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
-        for j in range(first, stop):
-            gradient[bias + j] = 0
-        for i in range(size):
-            for j in range(first, stop):
-                gradient[bias + j] += errors[target + i * stride + j]
-        for j in range(first, stop):
-            biases[bias + j] -= learning_rate * gradient[bias + j]
+        begin, end, at = np.uint64(bias + first), np.uint64(bias + stop), np.uint64(target + first)
+        for j in range(begin, end):
+            gradient[j] = 0
+        for i in range(np.uint64(size)):
+            row = at + i * np.uint64(stride) - begin
+            for j in range(begin, end):
+                gradient[j] += errors[row + j]
+        for j in range(begin, end):
+            biases[j] -= learning_rate * gradient[j]
 
 
 @jit(reassociate=False)  # else the small logarithm is added to a margin that may be huge, and lost

@@ -231,21 +231,25 @@ def dense_tile(
 
 
 @_intrinsic
-def compress(typing_context: Any, pixels: Any, at: Any, entries: Any, entry_at: Any, number: Any) -> Any:
-    """List the pixels that are not zero among the `CHUNK` from ``pixels[at]``, which has the number `number`; returns how many.
+def compress(typing_context: Any, pixels: Any, at: Any, count: Any, entries: Any, entry_at: Any, number: Any) -> Any:
+    """List the pixels that are not zero among the `count` from ``pixels[at]``, which has the number `number`; returns how many.
 
-    Writes ``value << 16 | number`` to `entries` from `entry_at` on, and undefined entries behind them, `CHUNK` in all.
+    Reads `CHUNK` pixels, of which `count` are listed. Writes ``value << 16 | number`` to `entries` from `entry_at` on, and
+    undefined entries behind them, `CHUNK` in all.
     """
-    signature = types.int64(pixels, at, entries, entry_at, number)
+    signature = types.int64(pixels, at, count, entries, entry_at, number)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8)
         byte_vector, word_vector = ir.VectorType(byte, CHUNK), ir.VectorType(_INT32, CHUNK)
         mask_vector = ir.VectorType(ir.IntType(1), CHUNK)
         e = _Emitter(context, builder, signature, arguments, types.float32)
-        _, at, _, entry_at, number = arguments
+        _, at, count, _, entry_at, number = arguments
         values = builder.load(builder.bitcast(builder.gep(e.data(0), [at]), byte_vector.as_pointer()), align=1)
-        mask = builder.icmp_unsigned("!=", values, ir.Constant(byte_vector, [0] * CHUNK))
+        used = builder.bitcast(builder.icmp_unsigned("!=", values, ir.Constant(byte_vector, [0] * CHUNK)), _INDEX)
+        wanted = builder.lshr(ir.Constant(_INDEX, -1), builder.sub(ir.Constant(_INDEX, CHUNK), count))
+        bits = builder.and_(used, wanted)
+        mask = builder.bitcast(bits, mask_vector)
         kind = ir.FunctionType(byte_vector, [byte_vector, mask_vector, byte_vector])
         pick = cgutils.get_or_insert_function(builder.module, kind, f"llvm.experimental.vector.compress.v{CHUNK}i8")
         undefined = ir.Constant(byte_vector, ir.Undefined)
@@ -256,9 +260,9 @@ def compress(typing_context: Any, pixels: Any, at: Any, entries: Any, entry_at: 
         base = builder.shuffle_vector(first, undefined, ir.Constant(word_vector, [0] * CHUNK))
         shifted = builder.shl(picked[0], ir.Constant(word_vector, [16] * CHUNK))
         words = builder.or_(shifted, builder.add(picked[1], base))
-        builder.store(words, builder.bitcast(builder.gep(e.data(2), [entry_at]), word_vector.as_pointer()), align=4)
-        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INDEX, [_INDEX]), "llvm.ctpop.i64")
-        return builder.call(count, [builder.bitcast(mask, _INDEX)])
+        builder.store(words, builder.bitcast(builder.gep(e.data(3), [entry_at]), word_vector.as_pointer()), align=4)
+        population = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INDEX, [_INDEX]), "llvm.ctpop.i64")
+        return builder.call(population, [bits])
 
     return signature, emit
 
