@@ -87,19 +87,17 @@ def _caching() -> Iterator[bool]:
         numba.config.CACHE_DIR = before
 
 
-def jit(*, reassociate: bool = True, inline: bool = False) -> Callable[[F], F]:
+def jit(*, reassociate: bool = True) -> Callable[[F], F]:
     """`numba.njit` by the rules of this project; `reassociate` lets LLVM sum in the order that is fastest."""
-    return functools.partial(_compile, reassociate=reassociate, parallel=False, inline=inline)
+    return functools.partial(_compile, reassociate=reassociate, parallel=False)
 
 
-def _compile(function: F, reassociate: bool, parallel: bool, inline: bool = False) -> F:
+def _compile(function: F, reassociate: bool, parallel: bool) -> F:
     fastmath = MATH if reassociate else MATH - {"reassoc"}
     with _caching() as cache:
         options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "cache": cache}
         if parallel:
             options["parallel"] = _UNFUSED
-        if inline:
-            options["inline"] = "always"
         return cast(F, numba.njit(**options)(function))
 
 

@@ -15,7 +15,7 @@ IDENTITY, TANH, RELU, SIGMOID = 0, 1, 2, 3
 _f = np.float32
 
 
-@jit(reassociate=False, inline=True)
+@jit(reassociate=False)
 def exp32(x: Any) -> Any:
     """Exp of a float32, at most 1.5e-7 of relative error where the result is a normal number; NaN stays NaN.
 
@@ -38,7 +38,7 @@ def exp32(x: Any) -> Any:
     return p * low * high
 
 
-@jit(reassociate=False, inline=True)
+@jit(reassociate=False)
 def tanh32(x: Any) -> Any:
     """Tanh of a float32, at most 5e-7 of relative error; NaN stays NaN.
 
@@ -49,21 +49,23 @@ def tanh32(x: Any) -> Any:
         x = -limit
     if x > limit:
         x = limit
+    small = abs(x) < _f(4e-4)  # there the numerator may be too small for a float32, and tanh(x) is x
     s = x * x
     p = _f(-2.76076847742355e-16) * s + _f(2.00018790482477e-13)
     p = ((p * s + _f(-8.60467152213735e-11)) * s + _f(5.12229709037114e-08)) * s + _f(1.48572235717979e-05)
     p = ((p * s + _f(6.37261928875436e-04)) * s + _f(4.89352455891786e-03)) * x
     q = (_f(1.19825839466702e-06) * s + _f(1.18534705686654e-04)) * s
-    return p / ((q + _f(2.26843463243900e-03)) * s + _f(4.89352518554385e-03))
+    ratio = p / ((q + _f(2.26843463243900e-03)) * s + _f(4.89352518554385e-03))
+    return x if small else ratio
 
 
-@jit(inline=True)
+@jit()
 def exp64(x: Any) -> Any:
     """The C library's."""
     return np.exp(x)
 
 
-@jit(inline=True)
+@jit()
 def tanh64(x: Any) -> Any:
     """The C library's."""
     return np.tanh(x)
@@ -97,8 +99,8 @@ def _tanh(x: Any) -> Any:
     return implementation
 
 
-overload(exp, inline="always")(_exp)
-overload(tanh, inline="always")(_tanh)
+overload(exp)(_exp)
+overload(tanh)(_tanh)
 
 
 @jit()

@@ -177,7 +177,7 @@ def softmax_errors(
     hits, margins = scratch.hits, scratch.margins
     # Unsigned numbers spare the question whether an index is negative, and let LLVM make vectors of the images.
     n_out, stride, target = np.uint64(last[N_OUT]), np.uint64(last[OUT_STRIDE]), np.uint64(last[OUTPUT])
-    begin, end, length, start = np.uint64(first), np.uint64(stop), np.uint64(largest.shape[0]), np.uint64(start)
+    begin, end, length, batch = np.uint64(first), np.uint64(stop), np.uint64(largest.shape[0]), np.uint64(start)
     for i in range(begin, end):
         for j in range(n_out):
             columns[j * length + i] = outputs[target + i * stride + j]
@@ -190,16 +190,17 @@ def softmax_errors(
             z = columns[j * length + i]
             largest[i] = z if z > largest[i] else largest[i]
     for k in range(n_out):
-        j = n_out - np.uint64(1) - k
+        backwards = n_out - np.uint64(1) - k
         for i in range(begin, end):
-            best[i] = j if columns[j * length + i] == largest[i] else best[i]
+            best[i] = backwards if columns[backwards * length + i] == largest[i] else best[i]
     for j in range(n_out):
         for i in range(begin, end):
             e = exp(columns[j * length + i] - largest[i])
             columns[j * length + i] = e
             exp_sums[i] += e
     for i in range(begin, end):
-        at, label = target + i * stride, np.uint64(labels[order[start + i]])
+        at = target + i * stride
+        label = np.uint64(labels[order[batch + i]])
         hits[i] = best[i] == label
         margins[i] = np.float64(largest[i]) - np.float64(outputs[at + label])
         factor = one / exp_sums[i] if notebook else share / exp_sums[i]
@@ -285,11 +286,11 @@ def update_other_layers(network: Network, scratch: Scratch, size: int, task: int
         n_lines = -(-stride // line)  # two cores that write to one line wait for each other
         first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
         biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
-        begin, end, at = np.uint64(bias + first), np.uint64(bias + stop), np.uint64(target + first)
+        begin, end, errors_at = np.uint64(bias + first), np.uint64(bias + stop), np.uint64(target + first)
         for j in range(begin, end):
             gradient[j] = 0
         for i in range(np.uint64(size)):
-            row = at + i * np.uint64(stride) - begin
+            row = errors_at + i * np.uint64(stride) - begin
             for j in range(begin, end):
                 gradient[j] += errors[row + j]
         for j in range(begin, end):

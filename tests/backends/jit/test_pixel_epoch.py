@@ -1,0 +1,152 @@
+"""The fused epoch against the shared loop in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba", reason="Numba is not installed")
+
+from mlp_accel import get_backend, init_params
+from mlp_accel.backends.jit import packing
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES
+from mlp_accel.threads import available_cores
+from mlp_accel.training import SGDStep, Trainer
+
+Result = tuple[list[tuple[npt.NDArray[Any], npt.NDArray[Any]]], float, float]
+
+
+def images(n: int, n_in: int, share: float, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Noise of which `share` is not black."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(1, 256, (n, n_in), dtype=np.uint8) * (rng.random((n, n_in)) < share).astype(np.uint8)
+
+
+def train(backend: str, dtype: str, x: Any, y: Any, sizes: list[int], threads: int = 1, epochs: int = 2, **config: Any) -> Result:
+    step = SGDStep(config.get("learning_rate", 0.1), config.get("activation", "tanh"), config.get("gradient", "exact"))
+    engine = get_backend(backend, dtype)
+    with engine.limit_threads(threads):
+        trainer = Trainer(x, y, init_params(sizes, 1), step, engine, batch_size=config.get("batch_size", 8))
+        for _ in range(epochs):
+            loss, accuracy, _ = trainer.epoch()
+    if backend == "numba":
+        assert engine.epoch_path.startswith("fused")
+    return trainer.host_params(), loss, accuracy
+
+
+def assert_same(result: Result, reference: Result, tolerance: float) -> None:
+    for ours, theirs in zip(result[0], reference[0], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max()))
+    np.testing.assert_allclose(result[1], reference[1], rtol=tolerance)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_in=st.integers(1, 200),
+    hidden=st.lists(st.integers(1, 140), max_size=3),
+    n_classes=st.integers(2, 20),
+    n=st.integers(1, 40),
+    batch_size=st.integers(1, 45),
+    share=st.floats(0, 0.4),
+    activation=st.sampled_from(["tanh", "relu", "sigmoid"]),
+    gradient=st.sampled_from(["exact", "notebook"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    threads=st.integers(1, 2),
+)
+def test_the_fused_epoch_is_the_shared_loop(
+    n_in: int,
+    hidden: list[int],
+    n_classes: int,
+    n: int,
+    batch_size: int,
+    share: float,
+    activation: str,
+    gradient: str,
+    dtype: str,
+    threads: int,
+) -> None:
+    x, y = images(n, n_in, share), np.random.default_rng(1).integers(0, n_classes, n)
+    sizes = [n_in, *hidden, n_classes]
+    config: dict[str, Any] = {"batch_size": batch_size, "activation": activation, "gradient": gradient}
+    reference = train("numpy", "float64", x, y, sizes, **config)
+    result = train("numba", dtype, x, y, sizes, min(threads, available_cores()), **config)
+    assert_same(result, reference, 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("hidden", [[32], [130], [40, 20], []], ids=str)
+def test_any_number_of_threads_gives_the_same_bits(hidden: list[int], dtype: str) -> None:
+    if available_cores() < 2:
+        pytest.skip("one core: there is no second thread to compare with")
+    x, y = images(500, 150, 0.2), np.random.default_rng(1).integers(0, 10, 500)
+    runs = [train("numba", dtype, x, y, [150, *hidden, 10], threads, batch_size=33) for threads in (1, 2, 2)]
+    bits = [[a.tobytes() for layer in params for a in layer] for params, _, _ in runs]
+    assert bits[0] == bits[1] == bits[2]
+    assert runs[0][1:] == runs[1][1:] == runs[2][1:]
+
+
+@pytest.mark.parametrize("n_threads", [3, 4, 7])
+def test_more_shares_than_there_are_cores_give_the_same_bits(n_threads: int) -> None:
+    x, y = images(200, 150, 0.2), np.random.default_rng(1).integers(0, 10, 200)
+    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([150, 70, 10], 1)]
+    used, order = packing.used_pixels(x), np.random.default_rng(2).permutation(200)
+    runs = [packing.train_epoch(SGDStep(0.1), params, x, y, order, 33, used, threads) for threads in (1, n_threads)]
+    for (w, b), (v, c) in zip(runs[0][0], runs[1][0], strict=True):
+        np.testing.assert_array_equal(w, v)
+        np.testing.assert_array_equal(b, c)
+
+
+def test_memory_full_of_nan_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images(200, 150, 0.2), np.random.default_rng(1).integers(0, 10, 200)
+    clean = train("numba", "float32", x, y, [150, 70, 20, 10], batch_size=33)
+    allocate = packing.aligned_empty
+
+    def poisoned(shape: Any, dtype: Any) -> Any:
+        memory = allocate(shape, dtype)
+        memory.view(np.uint8)[...] = 0xFF  # NaN, and huge numbers where integers are
+        return memory
+
+    monkeypatch.setattr(packing, "aligned_empty", poisoned)
+    again = train("numba", "float32", x, y, [150, 70, 20, 10], batch_size=33)
+    assert [a.tobytes() for layer in clean[0] for a in layer] == [a.tobytes() for layer in again[0] for a in layer]
+    assert clean[1:] == again[1:]
+
+
+def test_images_that_are_hardly_black_are_left_to_the_ops() -> None:
+    backend = get_backend("numba")
+    x, y = images(50, 60, 0.9), np.random.default_rng(1).integers(0, 10, 50)
+    Trainer(x, y, init_params([60, 10], 1), SGDStep(0.1), backend, batch_size=8).epoch()
+    assert backend.epoch_path == "ops"
+    Trainer(x / 255.0, y, init_params([60, 10], 1), SGDStep(0.1), backend, batch_size=8).epoch()
+    assert backend.epoch_path == "ops"
+
+
+def test_a_loss_that_is_no_number_is_seen() -> None:
+    backend = get_backend("numba")
+    x, y = images(50, 60, 0.2), np.random.default_rng(1).integers(0, 10, 50)
+    params = init_params([60, 20, 10], 1)
+    params[0][0][:] = np.nan
+    loss, _, _ = Trainer(x, y, params, SGDStep(0.1), backend, batch_size=8).epoch()
+    assert np.isnan(loss)
+
+
+def test_memory_begins_at_a_cache_line() -> None:
+    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([60, 20, 10], 1)]
+    network = packing.pack_network(params, 8)
+    for array in (network.first, network.bias, packing.allocate_scratch(network, 8, 2).errors):
+        assert array.ctypes.data % 64 == 0
+    assert network.panel * 4 % VECTOR_BYTES == 0
+
+
+def test_packing_and_unpacking_changes_nothing(dtype: str) -> None:
+    for sizes in ([5, 3], [7, 33, 4], [9, 65, 17, 11], [64, 200, 10]):
+        params = [(w.astype(dtype), np.arange(b.shape[0], dtype=dtype)) for w, b in init_params(sizes, 1)]
+        again = packing.unpack_network(packing.pack_network(params, 8), params)
+        for (w, b), (v, c) in zip(params, again, strict=True):
+            np.testing.assert_array_equal(w, v)
+            np.testing.assert_array_equal(b, c)
