@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import mlp_accel
+from mlp_accel.commands.ab import ab
 from mlp_accel.commands.bench import bench
 from mlp_accel.commands.doctor import doctor
 from mlp_accel.commands.train import train
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 
-for command in (train, bench, doctor):
+for command in (train, bench, doctor, ab):
     app.command()(command)
 
 
