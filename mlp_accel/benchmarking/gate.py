@@ -108,7 +108,8 @@ def run_gate(
         verdict, reason = first.verdict, first.reason
         if verdict != NO_SLOWDOWN:
             listen(f"{config['backend']}: {reason}; once more, to be sure")
-            verdict, reason = combine(first, run())
+            second = run()
+            verdict, reason = combine(first.verdict, second.verdict), f"{first.reason}; once more: {second.reason}"
     except LaunchError as error:
         verdict, reason = INCONCLUSIVE, f"a run failed: {error}"
     return {**result, "verdict": verdict, "reason": reason}

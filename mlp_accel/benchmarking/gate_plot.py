@@ -29,7 +29,7 @@ def plot_gate(result: dict[str, Any]) -> Figure:
     rows = [row for row in result["results"] if row["runs"]]
     columns = max((len(row["runs"]) for row in rows), default=1)
     figure = Figure(figsize=(4 + 4 * columns, 1 + 3.2 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False) if rows else []
+    grid: Any = figure.subplots(len(rows), columns, squeeze=False) if rows else []
     for row, axes_of_row in zip(rows, grid, strict=True):
         titles = (f"{row['backend']}: {row['verdict']}", "the same once more")
         for index, axes in enumerate(axes_of_row):

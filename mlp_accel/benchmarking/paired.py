@@ -96,16 +96,17 @@ def judge(change: Sequence[float] | Floats, control: Sequence[float] | Floats, t
         beyond the threshold, this way or that.
     """
     change, control = np.asarray(change, np.float64), np.asarray(control, np.float64)
-    p = float(_p_slower(change))
+    p = float(p_slower(change))
     moved, slowdown = float(np.expm1(np.median(control))), float(np.expm1(np.median(change)))
-    if abs(np.median(control)) > math.log1p(threshold):
-        verdict, reason = INCONCLUSIVE, f"the control, the base against itself, moved by {moved:+.1%}"
-    elif p < ALPHA and slowdown > threshold:
-        verdict, reason = SLOWER, f"slower by {slowdown:.1%} (p = {p:.2g})"
+    verdict = str(decide(change, control, threshold))
+    if verdict == INCONCLUSIVE:
+        reason = f"the control, the base against itself, moved by {moved:+.1%}"
+    elif verdict == SLOWER:
+        reason = f"slower by {slowdown:.1%} (p = {p:.2g})"
     elif slowdown > threshold:
-        verdict, reason = NO_SLOWDOWN, f"{slowdown:+.1%} is within the noise of the launches (p = {p:.2g}, not below {ALPHA})"
+        reason = f"{slowdown:+.1%} is within the noise of the launches (p = {p:.2g}, not below {ALPHA})"
     else:
-        verdict, reason = NO_SLOWDOWN, f"{slowdown:+.1%} is not above the threshold of {threshold:.1%}"
+        reason = f"{slowdown:+.1%} is not above the threshold of {threshold:.1%}"
     return Verdict(
         verdict,
         reason,
@@ -118,13 +119,28 @@ def judge(change: Sequence[float] | Floats, control: Sequence[float] | Floats, t
     )
 
 
-def combine(first: Verdict, second: Verdict) -> tuple[str, str]:
-    """Verdict and reason of a suspicious run and the one that repeats it: slower is what both call slower."""
-    if SLOWER == first.verdict == second.verdict:
-        return SLOWER, f"{first.reason}, and again {second.reason}"
-    if first.verdict == INCONCLUSIVE and second.verdict == NO_SLOWDOWN:
-        return NO_SLOWDOWN, f"{second.reason}; in the first run {first.reason}"
-    return INCONCLUSIVE, f"the runs do not agree: first {first.reason}; then {second.reason}"
+def decide(change: Floats, control: Floats, threshold: float) -> npt.NDArray[np.str_]:
+    """The verdict of `judge` for many runs at once: one for each row of ``(..., n_launches)``."""
+    verdict = np.where(is_slower(change, threshold), SLOWER, NO_SLOWDOWN)
+    return np.where(np.abs(np.median(control, axis=-1)) > math.log1p(threshold), INCONCLUSIVE, verdict)
+
+
+def is_slower(change: Floats, threshold: float) -> npt.NDArray[np.bool_]:
+    """Whether launches ``(..., n_launches)`` are slower: too one-sided for chance, and by more than `threshold`."""
+    slower: npt.NDArray[np.bool_] = (p_slower(change) < ALPHA) & (np.median(change, axis=-1) > math.log1p(threshold))
+    return slower
+
+
+def p_slower(change: Floats) -> Any:
+    """One-sided p of Wilcoxon's signed-rank test for launches ``(..., n_launches)``."""
+    return stats.wilcoxon(change, alternative="greater", method="exact", axis=-1).pvalue
+
+
+def combine(first: str, second: str) -> str:
+    """The verdict of a suspicious run and the one that repeats it: slower is what both call slower."""
+    if first == second:
+        return first
+    return NO_SLOWDOWN if (first, second) == (INCONCLUSIVE, NO_SLOWDOWN) else INCONCLUSIVE
 
 
 def detectable_slowdown(change: Floats, threshold: float, resamples: int = 400, seed: int = 0) -> float:
@@ -134,12 +150,13 @@ def detectable_slowdown(change: Floats, threshold: float, resamples: int = 400, 
     must be found twice, so each run has to find it with the probability √`POWER`.
     """
     rng = np.random.default_rng(seed)
-    noise = rng.choice(change - np.median(change), (resamples, len(change)))
+    n = len(change)
+    centred = (change - np.median(change)) * math.sqrt(n / (n - 1))  # a sample varies less about its own centre
+    noise = rng.choice(centred, (resamples, n))
 
     def power(slowdown: float) -> float:
         runs = noise + math.log1p(slowdown)
-        found = (_p_slower(runs) < ALPHA) & (np.median(runs, axis=1) > math.log1p(threshold))
-        return float(found.mean())
+        return float(is_slower(runs, threshold).mean())
 
     low, high = threshold, 10.0
     if power(high) < math.sqrt(POWER):
@@ -148,11 +165,6 @@ def detectable_slowdown(change: Floats, threshold: float, resamples: int = 400, 
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= math.sqrt(POWER) else (middle, high)
     return high
-
-
-def _p_slower(log_ratios: Floats) -> Any:
-    """One-sided p along the last axis."""
-    return stats.wilcoxon(log_ratios, alternative="greater", method="exact", axis=-1).pvalue
 
 
 def _as_change(interval: tuple[float, float]) -> tuple[float, float]:
