@@ -121,7 +121,8 @@ def real(condition: str, options: argparse.Namespace) -> None:
 
 def resample(options: argparse.Namespace) -> bool:
     """Judge gates drawn from the records, and write the summary; true if every goal is reached."""
-    rows, sources = [], {}
+    rows: list[dict[str, Any]] = []
+    sources: dict[str, Any] = {}
     for condition in CONDITIONS:
         content = json.loads((options.folder / f"record_{condition}.json").read_text())
         sources[condition] = {name: content[name] for name in ("commit", "environments", "settings")}
@@ -130,7 +131,13 @@ def resample(options: argparse.Namespace) -> bool:
             for kind in KINDS:
                 rates = _rates(_resampled(launches, WORKER_OF_KIND[kind], options.draws))
                 sizes = [launch[WORKER_OF_KIND[kind]]["log_ratio"] for launch in launches]
-                row = {"kind": kind, "condition": condition, "backend": backend, "launches": len(launches), "gates": options.draws}
+                row: dict[str, Any] = {
+                    "kind": kind,
+                    "condition": condition,
+                    "backend": backend,
+                    "launches": len(launches),
+                    "gates": options.draws,
+                }
                 rows.append({**row, "median_change": float(np.expm1(np.median(sizes))), **_judged(kind, condition, rates)})
     for condition in CONDITIONS:
         path = options.folder / f"real_{condition}.json"

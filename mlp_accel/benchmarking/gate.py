@@ -23,13 +23,12 @@ from mlp_accel.datasets import load
 from mlp_accel.network import init_params
 
 BASE, HEAD, CONTROL = "base", "head", "control"
-LAUNCHES, ROUNDS = 10, 60
+LAUNCHES, ROUNDS = 10, 100
 
 SAMPLES = 2560
 """Of the training set: 20 minibatches of 128 take about 10 ms, so that the turns of the builds follow each other closely and a gate
 takes a minute or two. In exchange, what an epoch costs once weighs more than in a whole one, and the data fits the caches."""
 
-WARM_UP_EPOCHS = 3
 EPOCH_TIMEOUT = 300.0
 """Seconds after which a worker counts as hung; the first launch also compiles."""
 
@@ -163,7 +162,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
         for name in rng.sample(names, len(names)):
             engines[name] = _started(name, builds[name], stack)
             _call(engines[name], name, "create", config)
-            first_loss[name] = _call(engines[name], name, "warm_up", WARM_UP_EPOCHS)["loss"]
+            first_loss[name] = _call(engines[name], name, "warm_up")["loss"]
         for name in names[1:]:
             problem = losses_differ([first_loss[name]], [first_loss[names[0]]])
             if problem:

@@ -42,7 +42,7 @@ def ab(
     ] = None,
     threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%",
     launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10,
-    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 60,
+    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100,
     data: Data = None,
     hidden: Hidden = None,
     activation: Activation = None,
