@@ -98,7 +98,8 @@ def record(condition: str, options: argparse.Namespace) -> None:
             launch = run_launch(workers, config, options.rounds, random.Random(len(launches)))
             launches.append({name: [round(s, 7) for s in seconds] for name, seconds in launch.items()})
             _write(path, content)
-            change = {name: f"{np.expm1(row['log_ratio']):+.1%}" for name, row in summarize(launch).items() if name != BASE}
+            summary = summarize(launch)
+            change = {name: f"{np.expm1(summary[name]['log_ratio']):+.1%}" for name in (CONTROL, HEAD, SLOWED)}
             _say(f"{condition} {backend} launch {len(launches)}/{options.launches}: {change}")
     done = min(map(len, content["launches"].values())) >= options.launches
     _say(f"{path}: {'complete' if done else 'not complete; run this again'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mlp_accel.benchmarking import gate
+from mlp_accel.commands.ab import ab
 from tests.test_cli import assert_clear_error, run
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +85,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_ab_says_what_was_wrong(checkout: Path, arguments: list[str], words: list[str]) -> None:
     assert_clear_error(in_folder(checkout, "ab", *arguments), 2, *words)
+
+
+def test_the_defaults_of_ab_are_those_of_the_gate() -> None:
+    """The command does not import the gate, which needs SciPy, until it is used."""
+    parameters = inspect.signature(ab).parameters
+    assert (parameters["launches"].default, parameters["rounds"].default) == (gate.LAUNCHES, gate.ROUNDS)
 
 
 def test_ab_needs_a_checkout(tmp_path: Path) -> None:

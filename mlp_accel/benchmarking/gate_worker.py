@@ -22,7 +22,8 @@ from typing import Any
 
 LAYOUTS = 20
 """Trainers of one worker. Where their arrays happen to lie makes epochs of identical code differ by several per cent, so each has
-another place, and they take turns (T. Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009)."""
+another place, and they take turns (T. Mytkowicz and others, "Producing wrong data without doing anything obviously wrong!",
+ASPLOS 2009)."""
 
 
 class BuildEngine:
