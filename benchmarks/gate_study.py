@@ -47,7 +47,7 @@ CONDITIONS, BACKENDS, KINDS = ("quiet", "noisy"), ("numpy", "numba"), ("itself",
 SLOWED = "slowed"
 THRESHOLD = 0.03
 WORKER_OF_KIND = {"itself": HEAD, "slowed": SLOWED}
-GOALS = {
+GOALS: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
     ("itself", "quiet"): {NO_SLOWDOWN: (0.95, 1), SLOWER: (0, 0.01)},
     ("itself", "noisy"): {NO_SLOWDOWN: (0.80, 1), SLOWER: (0, 0.01)},
     ("slowed", "quiet"): {SLOWER: (0.95, 1)},

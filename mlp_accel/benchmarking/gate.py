@@ -7,6 +7,7 @@ fresh workers, and gives one number, the median of its rounds. What the numbers 
 from __future__ import annotations
 
 import math
+import os
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
     builds : dict
         Name of the worker, and the folder that its package is in.
     config : dict
-        As `BuildEngine` takes it.
+        As `BuildEngine` takes it, but for ``cores``.
     rounds : int
         Epochs of each worker.
     rng : random.Random
@@ -157,6 +158,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
     names = list(builds)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     first_loss = {}
+    config = {**config, "cores": _same_cores(config["threads"], rng)}
     with ExitStack() as stack:
         engines = {}
         for name in rng.sample(names, len(names)):
@@ -174,6 +176,13 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
                     raise LaunchError(f"{name}: the loss became {answer['loss']}")
                 seconds[name].append(answer["seconds"])
     return seconds
+
+
+def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
+    """Cores for all workers of a launch, which never compute at the same time: a neighbour on a core of one is on that of all."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return rng.sample(sorted(os.sched_getaffinity(0)), threads)
 
 
 def _started(name: str, build: Path, stack: ExitStack) -> Engine:

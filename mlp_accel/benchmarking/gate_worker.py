@@ -34,11 +34,13 @@ class BuildEngine:
     build : str
         The folder that holds the package.
     config : dict
-        ``backend``, ``dtype``, ``threads``, ``activation``, ``gradient``, ``learning_rate``, ``batch_size``, ``seed``, and
-        ``inputs``: a ``.npz`` with ``x``, ``y`` and the parameters ``w0``, ``b0``, ``w1``, … on the host.
+        ``backend``, ``dtype``, ``threads``, ``activation``, ``gradient``, ``learning_rate``, ``batch_size``, ``seed``, ``cores``
+        (to run on, or None), and ``inputs``: a ``.npz`` with ``x``, ``y`` and the parameters ``w0``, ``b0``, ``w1``, … on the host.
     """
 
     def __init__(self, build: str, config: dict[str, Any]) -> None:
+        if config["cores"]:
+            os.sched_setaffinity(0, config["cores"])  # before NumPy and Numba count them
         sys.path.insert(0, build)
         import numpy as np
 
