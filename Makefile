@@ -11,11 +11,12 @@ empty :=
 comma := ,
 with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
 
-.PHONY: help bench test lint clean
+.PHONY: help bench test lint regress clean
 help:
 	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
 	@echo "make test    the test suite (options: make test ARGS='-k network')"
 	@echo "make lint    format, lint and types"
+	@echo "make regress BASE=main   is the working tree slower than that commit? (options: ARGS='--backends numba')"
 	@echo "make clean   remove what make made"
 
 bench: $(VENV)/bench-ready
@@ -28,6 +29,10 @@ lint: $(VENV)/dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+BASE ?= main
+regress: $(VENV)/bench-ready
+	$(BIN)/mlp-accel ab --base $(BASE) $(ARGS)
 
 clean:
 	rm -rf $(VENV) bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -50,9 +50,24 @@ def notebook_study() -> str:
     return "\n".join(lines)
 
 
+def gate_study() -> str:
+    """False alarms and power of the gate."""
+    if not (RESULTS / "gate_study" / "summary.json").exists():
+        return "Not recorded yet."
+    lines = [
+        "| build against | machine | epochs of | gates | no slowdown found | slower | inconclusive |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in _read("gate_study/summary.json")["rows"]:
+        rates = " | ".join(f"{rate:.1%}" for rate in row["rates"].values())
+        change = f" ({row['median_change']:+.1%})" if "median_change" in row else ""
+        lines.append(f"| {row['kind']}{change} | {row['condition']} | {row['backend']} | {row['gates']} | {rates} |")
+    return "\n".join(lines)
+
+
 def fill(readme: str) -> str:
     """The text of the README with every figure as the result files have it."""
-    for name, write in {"epoch-times": epoch_times, "notebook-study": notebook_study}.items():
+    for name, write in {"epoch-times": epoch_times, "notebook-study": notebook_study, "gate-study": gate_study}.items():
         before, _, rest = readme.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"\n<!-- /{name} -->")
         if not end:

@@ -10,7 +10,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import mlp_accel
+from mlp_accel.commands.ab import ab
 from mlp_accel.commands.bench import bench
+from mlp_accel.commands.compare import compare
 from mlp_accel.commands.doctor import doctor
 from mlp_accel.commands.train import train
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError
@@ -26,7 +28,7 @@ app = typer.Typer(
 )
 
 
-for command in (train, bench, doctor):
+for command in (train, bench, compare, ab, doctor):
     app.command()(command)
 
 

@@ -1,0 +1,248 @@
+"""Causes of slowness that need no clock: compilations, allocations, calls, imports, transfers, waiting.
+
+Each has a stated bound; a change that exceeds one has to say why it needs more.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlp_accel import get_backend, init_params
+from mlp_accel.backends import Backend
+from mlp_accel.training import SGDStep, Trainer
+from tests.conftest import require
+
+N_IN, HIDDEN, N_CLASSES, BATCH = 784, 32, 10, 128
+
+PACKAGE_CALLS = {"numpy": 50, "numba": 110, "cupy": 110}
+"""Calls of the package's own Python functions in one step, at most."""
+
+ALL_CALLS = {"numpy": 150, "numba": 150}
+"""With those of the libraries that are written in Python."""
+
+STEP_BYTES = BATCH * N_IN + 4 * N_IN * HIDDEN + 32_000
+"""New memory in one step, at most: a minibatch of pixels, an array like the largest weights, and something for small arrays."""
+
+KEPT_BYTES = 1000
+"""Memory that a step may leave behind until the end of the epoch: its loss and its hits."""
+
+NUMBA_ALLOCATIONS = 40
+"""What Numba may allocate in one step, at most: a header for each array that a kernel is given, and arrays that it makes."""
+
+
+def trainer(backend: Backend, steps: int, fused: bool = True) -> Trainer:
+    """One that has trained an epoch of `steps` steps, the last of them short."""
+    rng = np.random.default_rng(0)
+    n = steps * BATCH - 28
+    x, y = rng.integers(0, 256, (n, N_IN), dtype=np.uint8), rng.integers(0, N_CLASSES, n)
+    params = init_params([N_IN, HIDDEN, N_CLASSES], seed=0)
+    result = Trainer(x, y, params, SGDStep(0.5), backend, batch_size=BATCH, fused=fused)
+    with backend.limit_threads(1):
+        result.epoch()
+    return result
+
+
+def train(trained: Trainer) -> Callable[[], object]:
+    """An epoch without what comes before and after its steps."""
+    order = trained.backend.asarray(np.random.default_rng(1).permutation(trained.x.shape[0]))
+
+    def epoch() -> None:
+        with trained.backend.limit_threads(1):  # nothing here is about time, and one thread disturbs nobody
+            trained._train_epoch(trained.step, trained.params, trained.x, trained.y, order, BATCH, trained._workspace)
+
+    return epoch
+
+
+def per_step(measure: Callable[[int], float], few: int = 10, many: int = 30) -> float:
+    """What one more step costs: what an epoch costs once is left out."""
+    return (measure(many) - measure(few)) / (many - few)
+
+
+@contextmanager
+def counted_calls() -> Iterator[Counter[str]]:
+    """Calls of Python functions, in the package and outside."""
+    counts: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            counts["package" if f"{os.sep}mlp_accel{os.sep}" in frame.f_code.co_filename else "elsewhere"] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "ops"])
+def test_a_step_makes_no_more_python_calls_than_stated(backend32: Backend, fused: bool) -> None:
+    def calls(steps: int, *where: str) -> int:
+        epoch = train(trainer(backend32, steps, fused))
+        with counted_calls() as counts:
+            epoch()
+        return sum(counts[place] for place in where)
+
+    assert per_step(lambda steps: calls(steps, "package")) <= PACKAGE_CALLS[backend32.name]
+    if backend32.name in ALL_CALLS:
+        assert per_step(lambda steps: calls(steps, "package", "elsewhere")) <= ALL_CALLS[backend32.name]
+
+
+@contextmanager
+def traced_memory() -> Iterator[None]:
+    gc.collect()
+    tracemalloc.start()  # NumPy reports its arrays to it
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "ops"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_a_step_takes_no_more_new_memory_than_stated(request: pytest.FixtureRequest, name: str, fused: bool) -> None:
+    require(request, name)
+    copies = sum(w.nbytes + b.nbytes for w, b in init_params([N_IN, HIDDEN, N_CLASSES])) / 2  # drawn in float64
+
+    def peak(steps: int) -> int:
+        epoch = train(trainer(get_backend(name), steps, fused))
+        with traced_memory():
+            before, _ = tracemalloc.get_traced_memory()
+            epoch()
+            return tracemalloc.get_traced_memory()[1] - before
+
+    assert peak(10) - copies <= STEP_BYTES
+    assert per_step(peak) <= KEPT_BYTES
+
+
+COUNT_COMPILATIONS = """
+import gc, json
+from numba.core.dispatcher import Dispatcher
+from numba.core.runtime import rtsys
+from mlp_accel import get_backend
+from tests.test_guards import train, trainer
+
+def kernels():
+    found = [thing for thing in gc.get_objects() if isinstance(thing, Dispatcher)]
+    return {f"{k.py_func.__module__}.{k.py_func.__qualname__}": k for k in found if k.py_func.__module__.startswith("mlp_accel")}
+
+def compiled():
+    return {name: [str(signature) for signature in kernel.signatures] for name, kernel in kernels().items()}
+
+def allocations(epoch):
+    before = rtsys.get_allocation_stats().alloc
+    epoch()
+    return rtsys.get_allocation_stats().alloc - before
+
+backend = get_backend("numba")
+many = trainer(backend, 30)
+first = compiled()
+many.epoch()
+few = trainer(backend, 10)
+print(json.dumps({"first": first, "second": compiled(), "allocations": [allocations(train(t)) for t in (few, many)]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def compilations(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What Numba compiled and allocated in a fresh process: other tests call the kernels in other ways."""
+    require(request, "numba")
+    command = [sys.executable, "-c", COUNT_COMPILATIONS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "NUMBA_NRT_STATS": "1"})
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_an_epoch_compiles_each_numba_kernel_for_one_signature(compilations: dict[str, Any]) -> None:
+    used = {name: signatures for name, signatures in compilations["first"].items() if signatures}
+    assert len(used) >= 1
+    assert {name: signatures for name, signatures in used.items() if len(signatures) > 1} == {}
+
+
+def test_a_second_epoch_and_another_number_of_samples_compile_nothing(compilations: dict[str, Any]) -> None:
+    assert compilations["second"] == compilations["first"]
+
+
+def test_numba_allocates_no_more_in_a_step_than_stated(compilations: dict[str, Any]) -> None:
+    few, many = compilations["allocations"]
+    assert (many - few) / 20 <= NUMBA_ALLOCATIONS
+
+
+def test_importing_the_package_imports_numpy_and_the_standard_library_alone() -> None:
+    code = "import sys, numpy; before = set(sys.modules); import mlp_accel; print(*(set(sys.modules) - before))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in result.stdout.split()}
+    assert {name for name in imported if name not in sys.stdlib_module_names} <= {"mlp_accel", "numpy"}
+
+
+# On a GPU ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cupy_backend(request: pytest.FixtureRequest) -> Backend:
+    require(request, "cupy")
+    return get_backend("cupy")
+
+
+SPIN = r"""
+extern "C" __global__ void spin(const unsigned long long nanoseconds) {
+    unsigned long long start, now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(start));
+    do { asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)); } while (now - start < nanoseconds);
+}"""
+
+
+@pytest.mark.cupy
+def test_a_gpu_step_waits_for_nothing(cupy_backend: Backend) -> None:
+    """Steps are queued behind a kernel that runs for 5 s: a step that waits, or fetches something, comes back after it."""
+    cupy = cupy_backend.xp
+    epoch = train(trainer(cupy_backend, 10))
+    epoch()  # its memory is in the pool from now on
+    cupy_backend.synchronize()
+    spin, ended = cupy.RawKernel(SPIN, "spin"), cupy.cuda.Event()
+    spin((1,), (1,), (np.uint64(1),))  # compiled
+    cupy_backend.synchronize()
+    spin((1,), (1,), (np.uint64(5_000_000_000),))
+    ended.record()
+    epoch()
+    still_spinning = not ended.done
+    cupy_backend.synchronize()
+    assert still_spinning
+
+
+@pytest.mark.cupy
+def test_a_gpu_step_transfers_nothing_and_takes_no_new_memory_from_the_device(
+    cupy_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = train(trainer(cupy_backend, 10))
+    epoch()
+    pool = cupy_backend.xp.get_default_memory_pool()
+    before = pool.total_bytes()
+    transfers: list[str] = []
+    for name in ("asarray", "to_numpy", "synchronize"):
+        monkeypatch.setattr(cupy_backend, name, lambda *_, name=name: transfers.append(name))
+    for name in ("asarray", "array", "asnumpy"):
+        original = getattr(cupy_backend.xp, name)
+
+        def noted(a: Any, *rest: Any, _name: str = name, _original: Any = original, **options: Any) -> Any:
+            if isinstance(a, np.ndarray) or _name == "asnumpy":
+                transfers.append(f"cupy.{_name}")
+            return _original(a, *rest, **options)
+
+        monkeypatch.setattr(cupy_backend.xp, name, noted)
+    epoch()
+    assert transfers == []
+    assert pool.total_bytes() == before
