@@ -86,8 +86,10 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
     if not config["fused"] or any(row.get("path") == "fused epoch" for row in result["results"]):
         paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
         notes.append(f"paths taken: {paths or 'none'}")
+    measured = {row["name"] for row in result["results"] if row["status"] == "ok"}
     for row in result.get("until", {"results": []})["results"]:
-        notes.append(until_line(row, result["until"]))
+        if row["name"] in measured:
+            notes.append(until_line(row, result["until"]))
     if result.get("interrupted"):
         notes.append("interrupted: only what was measured until then")
     return notes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mlp_accel.benchmarking.sweeps import PARAMETERS
 
@@ -34,8 +34,8 @@ class Panel:
     draw: Callable[[FigureBase], object]
 
 
-WIDTH = 6.4
-"""Inches. A phone shows such a figure at about half its size, where its letters can still be read."""
+WIDTH = 4.6
+"""Inches: what the screen of a phone shows at its full size."""
 
 
 def plot_bench(result: Result) -> Figure:
@@ -51,7 +51,8 @@ def plot_bench(result: Result) -> Figure:
     matplotlib.figure.Figure
     """
     found = panels(result)
-    figure = Figure(figsize=(1.25 * WIDTH, sum(panel.height for panel in found)), layout="constrained")
+    figure = Figure(figsize=(1.5 * WIDTH, 0.6 + sum(panel.height for panel in found)), layout="constrained")
+    figure.suptitle(f"{describe(result)}\n{result['environment']['cpu']}, {result['environment']['cores']} cores", fontsize=10)
     parts = figure.subfigures(len(found), 1, height_ratios=[panel.height for panel in found], squeeze=False)
     for part, panel in zip(parts[:, 0], found, strict=True):
         part.suptitle(panel.title, fontsize=10)
@@ -63,12 +64,10 @@ def panels(result: Result) -> list[Panel]:
     """The pictures that can be drawn of a result."""
     rows = result["results"]
     style = styles(rows)
-    found = [
-        Panel(f"{describe(result)}: seconds per epoch", 1.3 + 0.45 * len(rows), partial(_bars, rows=rows, field="epoch_seconds"))
-    ]
+    found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(rows), partial(_bars, rows=rows, field="epoch_seconds"))]
     trained = [row for row in rows if row["status"] == "ok" and row["loss"]]
     if trained:
-        found.append(Panel("Loss and accuracy on the training samples", 3.2, partial(_curves, rows=trained, style=style)))
+        found.append(Panel("Loss and accuracy on the training samples", 3.0, partial(_curves, rows=trained, style=style)))
     for sweep in result.get("sweeps", []):
         title = f"Speed against {PARAMETERS[sweep['parameter']]}"
         found.append(Panel(title, 4.0, partial(_sweep, sweep=sweep, style=style)))
@@ -119,7 +118,7 @@ def _bars(part: FigureBase, rows: Sequence[Row], field: str) -> None:
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, largest * 1.17)
-    axes.set_xlabel("seconds: median, quartiles, and every sample as a point (less is better)", fontsize=8)
+    axes.set_xlabel("seconds: median, quartiles, samples (less is better)", fontsize=8)
     _tidy(axes)
 
 
@@ -136,10 +135,8 @@ def _curves(part: FigureBase, rows: Sequence[Row], style: dict[str, dict[str, An
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _tidy(axes)
-    loss.set_yscale("log")
-    loss.yaxis.set_major_formatter(FuncFormatter(_number))
-    loss.yaxis.set_minor_formatter(NullFormatter())
-    loss.legend(frameon=False, fontsize=7)
+    _log(loss, "y")
+    _legend(part, loss)
 
 
 def _sweep(part: FigureBase, sweep: dict[str, Any], style: dict[str, dict[str, Any]]) -> None:
@@ -157,39 +154,49 @@ def _sweep(part: FigureBase, sweep: dict[str, Any], style: dict[str, dict[str, A
             text = f"{crossing['faster_above']}\nfrom {crossing['value']:.0f}"
             where = crossing["value"], crossing["samples_per_second"]
             axes.annotate(text, where, (6, -16), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", yscale="log")
+    _log(axes, "x", "y")
     axes.set_xticks(values, [str(value) for value in values])
-    axes.xaxis.set_minor_locator(MaxNLocator(1))
     axes.set_xlabel(f"{PARAMETERS[sweep['parameter']]} (rings: one engine overtakes another)", fontsize=8)
     axes.set_ylabel("samples a second (more is better)", fontsize=8)
-    axes.yaxis.set_major_formatter(FuncFormatter(_number))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False, fontsize=7)
+    _legend(part, axes)
     _tidy(axes)
 
 
 def _roofline(part: FigureBase, found: Sequence[dict[str, Any]], style: dict[str, dict[str, Any]]) -> None:
     axes = part.subplots()
     intensities = [op["flops"] / op["bytes"] for entry in found for op in entry["ops"]]
-    x = np.geomspace(min(intensities) / 2, max(intensities) * 2)
+    x = np.geomspace(min(intensities) / 2, max(intensities) * 8)  # with room for names on the right
     for entry in found:
         look = style[entry["name"]]
         roof = np.minimum(entry["peak_flops"], x * entry["bandwidth"]) / 1e9
         axes.plot(x, roof, color=look["color"], lw=1, label=f"{entry['name']}: its limits")
-        for op in entry["ops"]:
+        for position, op in enumerate(entry["ops"]):
             where = op["flops"] / op["bytes"], op["flops"] / op["seconds"] / 1e9
             axes.plot(*where, look["marker"], color=look["color"], ms=5)
-            axes.annotate(op["op"], where, (5, -3), textcoords="offset points", fontsize=7, color=look["color"])
-    axes.set(xscale="log", yscale="log")
+            axes.annotate(
+                op["op"], where, (5, 3 if position % 2 else -8), textcoords="offset points", fontsize=7, color=look["color"]
+            )
+    _log(axes, "x", "y")
     axes.set_xlabel("operations per byte", fontsize=8)
     axes.set_ylabel("10⁹ operations a second", fontsize=8)
-    axes.set_title("limits: a large product, a copy beyond the caches; what fits into them may lie above", fontsize=7)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(_number))
-        axis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False, fontsize=7)
+    axes.set_title("limits: a large product, and a copy beyond the caches;\nwhat fits into them may lie above", fontsize=7)
+    _legend(part, axes)
     _tidy(axes)
+
+
+def _log(axes: Axes, *names: str) -> None:
+    """Make the axes "x", "y" or both logarithmic, with plain numbers at 1, 2 and 5."""
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(_number))
+        axis.set_minor_locator(NullLocator())
+
+
+def _legend(part: FigureBase, axes: Axes) -> None:
+    """Below the picture, where it hides nothing."""
+    part.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
 
 
 def _tidy(axes: Axes) -> None:
@@ -203,5 +210,5 @@ def _number(value: float, _: object) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
-def _shorten(text: str, length: int = 75) -> str:
+def _shorten(text: str, length: int = 48) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
