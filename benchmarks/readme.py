@@ -22,19 +22,20 @@ def epoch_times() -> str:
     result = _read("bench.json")
     config, environment = result["config"], result["environment"]
     sizes = "-".join(str(size) for size in config["layer_sizes"])
-    versions = {name: version for row in result["results"] for name, version in row.get("versions", {}).items()}
+    versions = {name: version for row in result["results"] for name, version in (row.get("versions") or {}).items()}
     software = ", ".join(f"{name.replace('_', ' ')} {version}" for name, version in versions.items())
+    peers = any(row["kind"] == "peer" for row in result["results"])
     lines = [
         f"MNIST, {sizes} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads on "
         f"{environment['cpu']} ({environment['cores']} cores, shared with other work);",
         f"Python {environment['python']}, {software}; commit {environment['commit'][:10]}; {environment['date'][:10]}. Seconds:",
         "",
-        "| backend | median epoch | minimum | quartiles | cold start | loss after "
+        f"| {'engine' if peers else 'backend'} | median epoch | minimum | quartiles | cold start | loss after "
         f"{config['warm_up_epochs'] + config['epochs']} epochs | test accuracy |",
         "|---|---|---|---|---|---|---|",
         *(_row(row) for row in result["results"]),
         "",
-        "Made by `mlp-accel bench --epochs 20 --json benchmarks/results/bench.json`.",
+        f"Made by `mlp-accel bench{' --peers' if peers else ''} --epochs {config['epochs']} --json benchmarks/results/bench.json`.",
     ]
     return "\n".join(lines)
 
@@ -79,10 +80,13 @@ def fill(readme: str) -> str:
 def _row(row: dict[str, Any]) -> str:
     seconds = row["epoch_seconds"]
     if not seconds:
-        return f"| {row['name']} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0]} | – | – | – |"
+        return (
+            f"| {row['name']} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0].replace('|', '/')} | – | – | – |"
+        )
     quartiles = f"{seconds['q1']:.4f}–{seconds['q3']:.4f}"
     times = f"{seconds['median']:.4f} | {seconds['min']:.4f} | {quartiles} | {row['cold_start_seconds']:.2f}"
-    return f"| {row['name']} | {times} | {row['loss'][-1]:.4f} | {row['test_accuracy']:.2%} |"
+    name = f"*{row['name']}*" if row["kind"] == "peer" else row["name"]
+    return f"| {name} | {times} | {row['loss'][-1]:.4f} | {row['test_accuracy']:.2%} |"
 
 
 def _read(name: str) -> dict[str, Any]:

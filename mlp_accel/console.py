@@ -86,9 +86,23 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
     if not config["fused"] or any(row.get("path", "ops") != "ops" for row in result["results"]):
         paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
         notes.append(f"paths taken: {paths or 'none'}")
+    measured = {row["name"] for row in result["results"] if row["status"] == "ok"}
+    for row in result.get("until", {"results": []})["results"]:
+        if row["name"] in measured:
+            notes.append(until_line(row, result["until"]))
     if result.get("interrupted"):
         notes.append("interrupted: only what was measured until then")
     return notes
+
+
+def until_line(row: dict[str, Any], until: dict[str, Any]) -> str:
+    """How long an engine trained to the accuracy that was asked for."""
+    target = f"{row['name']} to {until['accuracy']:.2%} on the test set"
+    if row["seconds"] is None:
+        return f"{target}: {row['status']}: {row['reason']}"
+    seconds, seeds = row["seconds"], len(row["epochs"])
+    spread = f"{_seconds(seconds['min'])}–{_seconds(max(seconds['samples']))}"
+    return f"{target}: {_seconds(seconds['median'])} s of training, the median of {seeds} seeds ({spread} s)"
 
 
 def doctor_table(report: dict[str, Any]) -> Table:

@@ -45,7 +45,7 @@ def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recip
     """The recipe with what was given on the command line, checked before anything slow happens."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if hidden is not None:
-        given["hidden"] = _parse_hidden(hidden)
+        given["hidden"] = parse_numbers(hidden, "--hidden", "layer sizes")
     if given.get("gradient") == "notebook" and "learning_rate" not in given:
         given["learning_rate"] = RECIPES["notebook"].learning_rate  # its gradient is a sum over the batch, not a mean
     settings = replace(recipe, **given)
@@ -59,13 +59,20 @@ def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recip
     return settings
 
 
-def _parse_hidden(text: str) -> tuple[int, ...]:
+def parse_numbers(text: str, option: str, what: str = "numbers") -> tuple[int, ...]:
+    """The numbers of a list such as ``256,128``.
+
+    Raises
+    ------
+    SettingError
+        For anything else; names the option.
+    """
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
         sizes = (0,)
     if not 1 <= min(sizes) <= max(sizes) <= MAX_UNITS:
-        raise SettingError(f"{text!r} from --hidden is no list of layer sizes from 1 to {MAX_UNITS}; write for example 256,128")
+        raise SettingError(f"{text!r} from {option} is no list of {what} from 1 to {MAX_UNITS}; write for example 256,128")
     return sizes
 
 

@@ -13,36 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mlp_accel import __version__, evaluate, get_backend, load, load_params
 from mlp_accel.backends import unavailable
-
-
-@pytest.fixture(scope="module")
-def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set: three separable clouds."""
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 700)
-    x = rng.normal(size=(700, 8)) + 3 * np.eye(3, 8)[y]
-    path = tmp_path_factory.mktemp("data") / "clouds.npz"
-    np.savez(path, x_train=x[:600], y_train=y[:600], x_test=x[600:], y_test=y[600:])
-    return path
-
-
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlp_accel", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300, check=False)
-
-
-def assert_clear_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    for word in words:
-        assert word in result.stderr
-
+from tests.commands import assert_clear_error, run
 
 # What it does ----------------------------------------------------------------------------------------------------------------
 
@@ -93,36 +68,6 @@ def test_the_notebooks_recipe_uses_its_settings(clouds: Path) -> None:
     expected = {"dtype": "float64", "gradient": "notebook", "learning_rate": 0.01, "weight_scale": 0.3, "random_bias": True}
     assert {name: config[name] for name in expected} == expected
     assert config["loss_average"] == "notebook"
-
-
-def test_bench_has_a_row_for_every_backend(clouds: Path, tmp_path: Path) -> None:
-    result = run("bench", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
-    assert result.returncode == 0, result.stderr
-    content = json.loads((tmp_path / "b.json").read_text())
-    assert [row["name"] for row in content["results"]] == ["numpy", "numba", "cupy"]
-    for row in content["results"]:
-        assert row["name"] in result.stdout
-        if unavailable(row["name"]) is None:
-            assert row["status"] == "ok", row["reason"]
-            seconds = row["epoch_seconds"]
-            assert len(seconds["samples"]) == 5
-            assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"]
-            assert row["test_accuracy"] > 0.9
-        else:
-            assert row["status"] == "unavailable"
-            assert row["epoch_seconds"] is None
-            assert row["reason"] in result.stdout
-    assert content["config"]["short"] is False
-    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_bench_is_restricted_by_the_environment_and_says_so(clouds: Path) -> None:
-    result = run("bench", "--data", clouds, "--epochs", 1, "--json", "-", MLP_ACCEL_BACKEND="numpy")
-    content = json.loads(result.stdout)
-    assert [row["name"] for row in content["results"]] == ["numpy"]
-    assert content["config"]["short"] is True
-    assert "only numpy: the environment variable MLP_ACCEL_BACKEND says so" in result.stderr
-    assert "too few epochs" in result.stderr
 
 
 def test_doctor_reports_every_backend() -> None:
@@ -195,6 +140,13 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["train", "--save", "/"], ["cannot write /", "folder"]),
         (["train", "--plot", "a.xyz"], ["a.xyz", ".png"]),
         (["bench", "--plot", "/nowhere/a.png"], ["/nowhere/a.png"]),
+        (["bench", "--html", "/nowhere/a.html"], ["/nowhere/a.html"]),
+        (["bench", "--sweep-batch", "32"], ["--sweep-batch needs two or more"]),
+        (["bench", "--sweep-batch", "32,many"], ["'32,many' from --sweep-batch"]),
+        (["bench", "--sweep-hidden", "0,8"], ["'0,8' from --sweep-hidden"]),
+        (["bench", "--sweep-batch", "32,70000"], ["70000 is more than the 60000 training samples"]),
+        (["bench", "--until", "95.5"], ["--until", "between 0 and 1", "95.5"]),
+        (["bench", "--timeout", "0"], ["--timeout must be a positive number"]),
         (["doctor", "--json", "/nowhere/a.json"], ["/nowhere/a.json"]),
         (["train", "--frobnicate"], ["--frobnicate"]),
         (["fly"], ["fly"]),

@@ -37,6 +37,29 @@ def test_a_figure_that_was_changed_by_hand_is_noticed() -> None:
     assert script.fill(README.replace(figures[0], "0.0001")) == README
 
 
+def test_peers_stand_in_the_table_with_the_command_that_measures_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script()
+    result = script._read("bench.json")
+    peer = {
+        **next(row for row in result["results"] if row["epoch_seconds"]),
+        "name": "jax",
+        "kind": "peer",
+        "versions": {"jax": "9"},
+    }
+    missing = {**peer, "name": "pytorch", "status": "unavailable", "reason": "not installed", "epoch_seconds": None}
+    del missing["versions"]
+    monkeypatch.setattr(script, "_read", lambda _: {**result, "results": [*result["results"], peer, missing]})
+    table = script.epoch_times()
+    assert f"| *jax* | {peer['epoch_seconds']['median']:.4f} |" in table
+    assert "| pytorch | – | – | unavailable: not installed |" in table
+    assert "jax 9" in table
+    assert f"Made by `mlp-accel bench --peers --epochs {result['config']['epochs']} --json" in table
+
+
+def test_every_result_file_that_is_quoted_is_long_enough() -> None:
+    assert load_script()._read("bench.json")["config"]["short"] is False
+
+
 def test_the_ten_lines_run(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(example.strip().splitlines()) <= 10

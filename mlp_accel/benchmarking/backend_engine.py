@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mlp_accel.backends import get_backend
 from mlp_accel.benchmarking.checks import CHECK_STEPS
+from mlp_accel.benchmarking.roofline import measure_roofline
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.network import init_params
 from mlp_accel.parameters import save_params
@@ -65,6 +66,17 @@ class BackendEngine:
         seconds = time.perf_counter() - start
         self.trainer = self._trainer(x, self.data.y_train)
         return {"transfer_seconds": seconds}
+
+    def restart(self, seed: int) -> dict[str, Any]:
+        """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
+        self.config = {**self.config, "seed": seed}
+        self.initial_params = init_params(self.config["layer_sizes"], seed)
+        self.trainer = self._trainer(self.trainer.x, self.data.y_train)
+        return {}
+
+    def roofline(self) -> dict[str, Any]:
+        """How far the main ops are from what the device can do: `measure_roofline`."""
+        return measure_roofline(self.backend, self.config)
 
     def check(self, path: str, nudged: bool = False) -> dict[str, Any]:
         """Write the parameters after `CHECK_STEPS` steps from the start to `path`; ``path``, the way they went.

@@ -28,7 +28,7 @@ LONGEST_WAIT = 1.0
 
 
 class TrainingEngine(Protocol):
-    """What every engine can do; one of our backends can also ``check`` its first steps."""
+    """What every engine can do; one of our backends also has ``check`` and ``roofline``."""
 
     def warm_up(self) -> dict[str, Any]:
         """Load and compile whatever training needs; ``device`` and ``path``, the way it goes."""
@@ -38,6 +38,9 @@ class TrainingEngine(Protocol):
 
     def load(self) -> dict[str, float]:
         """Read the data and put it where it is trained on; ``transfer_seconds``."""
+
+    def restart(self, seed: int) -> dict[str, Any]:
+        """Begin the training anew from `seed`."""
 
     def epoch(self) -> tuple[float, float | None]:
         """Train on every sample once and wait until it is done; mean loss and accuracy."""
@@ -104,6 +107,11 @@ class Clock:
             "moved": moved,
         }
 
+    def restart(self, seed: int) -> dict[str, Any]:
+        """Let the engine begin anew."""
+        self._last_seen = None
+        return self.engine.restart(seed)
+
     def _look(self) -> str:
         return digest(self.engine.params())
 
@@ -159,7 +167,8 @@ def main() -> None:
 def commands_of(engine: TrainingEngine) -> dict[str, Callable[..., Any]]:
     """The methods of an engine, with the clock around its epochs, and what the process can say of itself."""
     methods = {name: getattr(engine, name) for name in dir(engine) if not name.startswith("_")}
-    return {**methods, "epoch": Clock(engine).epoch, "libraries": loaded_libraries}
+    clock = Clock(engine)
+    return {**methods, "epoch": clock.epoch, "restart": clock.restart, "libraries": loaded_libraries}
 
 
 if __name__ == "__main__":

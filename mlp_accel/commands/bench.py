@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ from mlp_accel.options import (
     Threads,
     check_outputs,
     engines_to_measure,
+    parse_numbers,
     read_settings,
 )
 from mlp_accel.recipes import RECIPES
@@ -51,12 +53,23 @@ def bench(
     learning_rate: LearningRate = None,
     seed: Seed = None,
     fused: Annotated[bool, typer.Option(help="Let backends use their fused epoch")] = True,
+    sweep_batch: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Also speed against batch size: 32,128,1024,8192", show_default=False)
+    ] = None,
+    sweep_hidden: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Also speed against hidden width: 32,128,512,2048", show_default=False)
+    ] = None,
+    until: Annotated[
+        float | None, typer.Option(help="Also seconds of training to this test accuracy: 0.955", show_default=False)
+    ] = None,
+    roofline: Annotated[bool, typer.Option("--roofline", help="Also the main ops against the limits of the device")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds after which an engine that does not answer is given up")] = 900.0,
     plot: PlotFile = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with all figures")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure epoch times of all backends, taking turns, and check that each computes the right thing."""
-    from mlp_accel.benchmarking.protocol import REFERENCE, WARM_UP_EPOCHS, run_benchmark
+    from mlp_accel.benchmarking.suite import Extras, run_suite
 
     settings = read_settings(
         RECIPES["default"],
@@ -72,9 +85,16 @@ def bench(
     if not timeout > 0:
         raise SettingError(f"--timeout must be a positive number of seconds; got {timeout:g}")
     names, source = engines_to_measure(backend_list, peers)
-    check_outputs(json_file, plot)
+    check_outputs(json_file, plot, html)
     count = thread_count(threads, "--threads")
     dataset = datasets.load(data)
+    extras = Extras(
+        parse_numbers(sweep_batch, "--sweep-batch") if sweep_batch else (),
+        parse_numbers(sweep_hidden, "--sweep-hidden") if sweep_hidden else (),
+        until,
+        roofline,
+    )
+    extras.check(len(dataset.x_train))
     console = output_console(json_file)
     if source:
         console.print(f"only {', '.join(names)}: {source} says so")
@@ -88,25 +108,28 @@ def bench(
         "data": dataset.name,
         "n_train": len(dataset.x_train),
     }
-    engines = len({*names, REFERENCE})
-    with progress_bar(console, engines + WARM_UP_EPOCHS + epochs, "measuring") as advance:
+    with progress_bar(console, extras.lines(names, settings.epochs), "measuring") as advance:
 
         def report(line: str) -> None:
             advance(line)
             if not console.is_terminal:
                 console.print(line)
 
-        result = run_benchmark(names, config, epochs, report, timeout)
-    if plot:
-        from mlp_accel.plots import plot_bench, save_figure
-
-        save_figure(plot_bench(result), plot)
+        result = run_suite(names, config, settings.epochs, extras, report, timeout)
     if json_file:
         write_json(json_file, result)
-    console.print(bench_table(result))
-    for note in bench_notes(result):
-        console.print(note)
-    for path in (plot, None if json_file == "-" else json_file):
+    if plot:
+        from mlp_accel.benchmarking.figures import plot_bench
+        from mlp_accel.plots import save_figure
+
+        save_figure(plot_bench(result), plot)
+    if html:
+        from mlp_accel.benchmarking.report import write_report
+
+        write_report(result, html)
+    for line in (bench_table(result), *bench_notes(result)):
+        console.print(line)
+    for path in (None if json_file == "-" else json_file, plot, html):
         if path:
             console.print(f"wrote {path}")
     named = names[:1] if source else [name.strip() for name in (backend_list or "").split(",")]

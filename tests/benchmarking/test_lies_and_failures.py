@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlp_accel.benchmarking import protocol
+from mlp_accel.benchmarking import runs
 from mlp_accel.benchmarking.engine import Engine
 from mlp_accel.benchmarking.protocol import run_benchmark
 from tests.benchmarking.conftest import worker
@@ -17,7 +17,7 @@ from tests.benchmarking.conftest import worker
 def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     """Make the second engine that starts a misbehaving one; the first is the reference."""
     count = iter(range(100))
-    monkeypatch.setattr(protocol, "Engine", lambda timeout: Engine(worker(behaviour) if next(count) == 1 else None, timeout))
+    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(behaviour) if next(count) == 1 else None, timeout))
 
 
 NOT_SYNCHRONISED = """
@@ -117,7 +117,7 @@ def test_a_crash_costs_only_its_own_row(
 
 def test_without_the_reference_nothing_is_called_right(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     count = iter(range(100))
-    monkeypatch.setattr(protocol, "Engine", lambda timeout: Engine(worker("import sys\nsys.exit(1)") if next(count) == 0 else None))
+    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker("import sys\nsys.exit(1)") if next(count) == 0 else None))
     reference, other = run_benchmark(["numpy", "numba"], config, 1)["results"]
     assert reference["status"] == "failed"
     assert other["status"] == "mismatch"

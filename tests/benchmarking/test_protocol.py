@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mlp_accel.benchmarking import protocol
+from mlp_accel.benchmarking import runs
 from mlp_accel.benchmarking.checks import more_cores
 from mlp_accel.benchmarking.engine import Engine, EngineError
-from mlp_accel.benchmarking.protocol import run_benchmark, summary
+from mlp_accel.benchmarking.protocol import run_benchmark
+from mlp_accel.benchmarking.runs import summary
 from tests.benchmarking.conftest import worker
 
 
@@ -130,7 +131,7 @@ def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
     monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
 ) -> None:
     Recorder.asked.clear()
-    monkeypatch.setattr(protocol, "Engine", Recorder)
+    monkeypatch.setattr(runs, "Engine", Recorder)
     names = ["numpy", "numpy-handwritten", "notebook"]
     result = run_benchmark(names, config, 5)
     assert [row["status"] for row in result["results"]] == ["ok"] * 3
@@ -144,7 +145,7 @@ def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
 def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     """Warm-up comes before the data, and the first epoch is no steady one."""
     Recorder.asked.clear()
-    monkeypatch.setattr(protocol, "Engine", Recorder)
+    monkeypatch.setattr(runs, "Engine", Recorder)
     (row,) = run_benchmark(["numpy"], config, 5)["results"]
     commands = [command for _, command, _ in Recorder.asked]
     assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]

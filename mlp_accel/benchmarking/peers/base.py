@@ -137,6 +137,12 @@ class Peer(ABC):
         self.start(self._initial_params())
         return {"transfer_seconds": seconds}
 
+    def restart(self, seed: int) -> dict[str, Any]:
+        """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
+        self.seed = seed
+        self.start(self._initial_params())
+        return {}
+
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the test set of the parameters it has reached, computed by our NumPy backend."""
         backend = get_backend("numpy", "float64")

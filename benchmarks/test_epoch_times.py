@@ -1,0 +1,96 @@
+"""Epoch times under pytest-benchmark, for those who keep their history there: ``pytest benchmarks/``.
+
+The engines are those of ``mlp-accel bench``, and the seconds are those of their own clocks, but they run in blocks, one after
+the other, so a machine that slows down meanwhile is unfair to the later ones. Published figures come from ``mlp-accel bench``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlp_accel.backends import BACKENDS
+from mlp_accel.benchmarking.checks import parameters_differ, peer_losses_differ
+from mlp_accel.benchmarking.engine import Engine, EngineError
+from mlp_accel.benchmarking.peers import PEERS
+from mlp_accel.parameters import load_params
+from mlp_accel.threads import thread_count
+
+pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed: pip install '.[benchmark]'")
+
+ROUNDS = 10
+WARM_UP_ROUNDS = 2
+CONFIG: dict[str, Any] = {
+    "layer_sizes": [784, 32, 10],
+    "activation": "tanh",
+    "gradient": "exact",
+    "dtype": "float32",
+    "batch_size": 128,
+    "learning_rate": 0.5,
+    "seed": 0,
+    "threads": thread_count(),
+    "fused": True,
+    "data": "mnist",
+    "n_train": 60_000,
+}
+
+
+class EngineTime:
+    """The sum of what the clock of an engine has measured: the timer of these benchmarks."""
+
+    seconds = 0.0
+
+    @classmethod
+    def now(cls) -> float:
+        """Seconds of training so far."""
+        return cls.seconds
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[float]]]:
+    """Parameters of the NumPy backend after its first steps, and its loss in the first epoch."""
+    path = tmp_path_factory.mktemp("reference") / "numpy.npz"
+    engine = started("numpy")
+    engine.call("check", str(path))
+    yield path, [engine.call("epoch", False)["loss"]]
+    engine.close()
+
+
+def started(name: str) -> Engine:
+    """A worker that is ready to train."""
+    engine = Engine()
+    engine.call("create", "peer" if name in PEERS else "backend", name, CONFIG)
+    engine.call("warm_up")
+    engine.call("load")
+    return engine
+
+
+@pytest.mark.parametrize("name", [*reversed(BACKENDS), *PEERS])
+@pytest.mark.benchmark(group="MNIST 784-32-10, batch 128, an epoch", timer=EngineTime.now)
+def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Path, name: str) -> None:
+    """An epoch of MNIST; right as ``bench`` understands it."""
+    try:
+        engine = started(name)
+    except EngineError as error:
+        if error.status == "unavailable":
+            pytest.skip(f"{name}: {error.reason}")
+        raise
+    losses = []
+
+    def epoch() -> None:
+        answer = engine.call("epoch", False)
+        EngineTime.seconds += answer["seconds"]
+        losses.append(answer["loss"])
+
+    try:
+        if name in BACKENDS:
+            path = tmp_path / "ours.npz"
+            engine.call("check", str(path))
+            assert parameters_differ(load_params(path), load_params(reference[0]), CONFIG["dtype"]) is None
+        benchmark.pedantic(epoch, rounds=ROUNDS, iterations=1, warmup_rounds=WARM_UP_ROUNDS)
+    finally:
+        engine.close()
+    assert peer_losses_differ(losses, reference[1]) is None

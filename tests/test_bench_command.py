@@ -1,0 +1,87 @@
+"""``mlp-accel bench`` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlp_accel.backends import unavailable
+from tests.commands import assert_clear_error, run
+
+
+def test_bench_has_a_row_for_every_backend(clouds: Path, tmp_path: Path) -> None:
+    result = run("bench", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [row["name"] for row in content["results"]] == ["numpy", "numba", "cupy"]
+    for row in content["results"]:
+        assert row["name"] in result.stdout
+        if unavailable(row["name"]) is None:
+            assert row["status"] == "ok", row["reason"]
+            seconds = row["epoch_seconds"]
+            assert len(seconds["samples"]) == 5
+            assert 0 < seconds["min"] <= seconds["q1"] <= seconds["median"] <= seconds["q3"]
+            assert row["test_accuracy"] > 0.9
+        else:
+            assert row["status"] == "unavailable"
+            assert row["epoch_seconds"] is None
+            assert row["reason"] in result.stdout
+    assert content["config"]["short"] is False
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_is_restricted_by_the_environment_and_says_so(clouds: Path) -> None:
+    result = run("bench", "--data", clouds, "--epochs", 1, "--json", "-", MLP_ACCEL_BACKEND="numpy")
+    content = json.loads(result.stdout)
+    assert [row["name"] for row in content["results"]] == ["numpy"]
+    assert content["config"]["short"] is True
+    assert "only numpy: the environment variable MLP_ACCEL_BACKEND says so" in result.stderr
+    assert "too few epochs" in result.stderr
+
+
+def test_bench_writes_a_report_with_sweeps_and_the_time_to_an_accuracy(clouds: Path, tmp_path: Path) -> None:
+    html, json_file = tmp_path / "r.html", tmp_path / "r.json"
+    result = run(
+        *("bench", "--backends", "numpy,numpy-handwritten", "--data", clouds, "--epochs", 1, "--learning-rate", 0.1),
+        *("--sweep-batch", "32,128", "--until", 0.7, "--html", html, "--json", json_file),
+    )
+    assert result.returncode == 0, result.stderr
+    content = json.loads(json_file.read_text())
+    assert [row["kind"] for row in content["results"]] == ["backend", "peer"]
+    assert [cell["value"] for cell in content["sweeps"][0]["cells"]] == [32, 128]
+    assert content["until"]["accuracy"] == 0.7
+    assert "numpy-handwritten to 70.00% on the test set" in result.stdout
+    assert html.read_text().count("<svg") == 4
+
+
+def test_peers_are_measured_beside_the_backends_that_were_named(clouds: Path) -> None:
+    result = run("bench", "--backends", "numpy", "--peers", "--hidden", "8,8", "--data", clouds, "--epochs", 1, "--json", "-")
+    rows = {row["name"]: row for row in json.loads(result.stdout)["results"]}
+    assert [name for name, row in rows.items() if row["kind"] == "backend"] == ["numpy"]
+    assert rows["notebook"]["reason"] == "it has exactly one hidden layer"
+    assert result.returncode == (1 if any(row["status"] == "mismatch" for row in rows.values()) else 0), (
+        "absent peers are no failure"
+    )
+
+
+def test_a_speed_beside_numpys_is_shown_even_if_numpy_is_not(clouds: Path) -> None:
+    result = run("bench", "--backends", "numpy-handwritten", "--data", clouds, "--epochs", 1)
+    assert re.search(r"^ *numpy-handwritten +[\d.]+ +[\d.]+ +[\d.]+–[\d.]+ +\d+\.\d\d ", result.stdout, re.MULTILINE), result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process can be limited on Linux")
+def test_layers_beyond_the_memory_are_exit_2(clouds: Path) -> None:
+    result = run("bench", "--backends", "numpy", "--hidden", "9999999,9999999", "--data", clouds, "--epochs", 1)
+    assert result.returncode == 2, result.stderr
+    assert "out of memory" in result.stdout
+
+
+def test_one_file_for_two_results_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.png"
+    result = run("bench", "--json", path, "--plot", tmp_path / "." / "b.png")
+    assert_clear_error(result, 2, "b.png is asked for twice")
+    assert not path.exists()
