@@ -76,20 +76,30 @@ def parse_numbers(text: str, option: str, what: str = "numbers") -> tuple[int, .
     return sizes
 
 
+def backends_to_measure(names: str | None) -> tuple[Sequence[str], str | None]:
+    """Backends, and what restricted them other than the option itself."""
+    if names is not None:
+        return _chosen(names, backends.BACKENDS, ", ".join(backends.BACKENDS)), None
+    name, source = backends.requested_backend()
+    return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
+
+
 def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], str | None]:
     """Backends and peers, and what restricted the backends other than the option itself."""
     every_peer = PEERS if peers else ()
     if names is None:
-        name, source = backends.requested_backend()
-        if name == "auto":
-            return (*reversed(backends.BACKENDS), *every_peer), None
-        return (name, *every_peer), source
+        chosen, source = backends_to_measure(None)
+        return (*chosen, *every_peer), source
+    choices = f"{', '.join(backends.BACKENDS)} or the peers {', '.join(PEERS)}"
+    return list(dict.fromkeys([*_chosen(names, (*backends.BACKENDS, *PEERS), choices), *every_peer])), None
+
+
+def _chosen(names: str, known: Sequence[str], choices: str) -> list[str]:
     given = [name.strip() for name in names.split(",")]
     for name in given:
-        if name not in (*backends.BACKENDS, *PEERS):
-            choices = f"{', '.join(backends.BACKENDS)} or the peers {', '.join(PEERS)}"
+        if name not in known:
             raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
-    return list(dict.fromkeys([*given, *every_peer])), None
+    return list(dict.fromkeys(given))
 
 
 def check_outputs(json_file: str | None, plot: Path | None = None, *others: Path | None) -> None:

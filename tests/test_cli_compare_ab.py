@@ -16,7 +16,7 @@ import pytest
 
 from mlp_accel.benchmarking import gate
 from mlp_accel.commands.ab import ab
-from tests.test_cli import assert_clear_error, run
+from tests.commands import assert_clear_error, run
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "benchmarks" / "results" / "bench.json"

@@ -187,13 +187,13 @@ def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
 
 def _started(name: str, build: Path, stack: ExitStack) -> Engine:
     worker = Path(__file__).with_name("gate_worker.py")
-    engine = Engine([sys.executable, "-P", str(worker), str(build)])
+    engine = Engine([sys.executable, "-P", str(worker), str(build)], timeout=EPOCH_TIMEOUT)
     stack.callback(engine.close)
     return engine
 
 
 def _call(engine: Engine, name: str, command: str, *arguments: Any) -> dict[str, Any]:
     try:
-        return engine.call(command, *arguments, timeout=EPOCH_TIMEOUT)
+        return engine.call(command, *arguments)
     except EngineError as error:
         raise LaunchError(f"{name}: {error.reason}") from error
