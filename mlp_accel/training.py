@@ -94,6 +94,7 @@ class Trainer:
         self._workspace = Workspace.allocate(backend, layer_sizes, self.batch_size)
         self._rng = np.random.default_rng([seed, 1])  # not the stream that drew the parameters
         self._train_epoch = backend.train_epoch if fused else functools.partial(Backend.train_epoch, backend)
+        self._images = backend.training_images(self.x) if fused else self.x
         backend.synchronize()
 
     def epoch(self) -> tuple[float, float, float]:
@@ -107,7 +108,7 @@ class Trainer:
         start = time.perf_counter()
         order = self.backend.asarray(self._rng.permutation(self.x.shape[0]))
         self.params, losses, hits = self._train_epoch(
-            self.step, self.params, self.x, self.y, order, self.batch_size, self._workspace
+            self.step, self.params, self._images, self.y, order, self.batch_size, self._workspace
         )
         loss, accuracy = self._mean(self.backend.to_numpy(losses)), self._mean(self.backend.to_numpy(hits))
         self.backend.synchronize()

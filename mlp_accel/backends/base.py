@@ -304,6 +304,10 @@ class Backend:
 
     # A whole epoch ------------------------------------------------------------------------------------------------------------
 
+    def training_images(self, x: Array) -> Any:
+        """The images `x`, or a form of them that `train_epoch` takes in their place; made once for a training run."""
+        return x
+
     def train_epoch(
         self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
     ) -> tuple[Params, Array, Array]:
@@ -318,7 +322,7 @@ class Backend:
         params : list of (weights, bias)
             Not changed.
         x : array (n, n_in)
-            All images, uint8 or floating.
+            All images, uint8 or floating; or what `training_images` made of them.
         y : array (n,)
             All labels.
         order : array (n,)

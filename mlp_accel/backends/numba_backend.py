@@ -21,9 +21,6 @@ from mlp_accel.workspace import Workspace
 PARALLEL_SIZE = 10_000
 """An elementwise op on fewer elements takes less time than starting the threads."""
 
-SPARSE = 0.5
-"""Share of pixels that are not zero up to which it pays to skip the others."""
-
 
 class NumbaBackend(Backend):
     """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
@@ -154,24 +151,23 @@ class NumbaBackend(Backend):
         self._ops.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
         return result
 
-    def train_epoch(
-        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
-    ) -> tuple[Params, Array, Array]:
-        used = self._used_pixels(x, batch_size)
-        self.epoch_path = "ops" if used is None else "fused epoch skipping zero pixels"
-        if used is None:
-            return super().train_epoch(step, params, x, y, order, batch_size, workspace)
-        packing = importlib.import_module("mlp_accel.backends.jit.packing")
-        result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, used, self._n_tasks)
-        return result
+    def training_images(self, x: Array) -> Any:
+        if x.dtype != np.uint8:
+            return x
+        lists = importlib.import_module("mlp_accel.backends.jit.packing").list_pixels(x)
+        return x if lists is None else lists
 
-    def _used_pixels(self, x: Array, batch_size: int) -> npt.NDArray[Any] | None:
-        """Share of the images in which each pixel is not zero, if the fused epoch can train on them and gains by it."""
+    def train_epoch(
+        self, step: Step, params: Params, x: Any, y: Array, order: Array, batch_size: int, workspace: Workspace
+    ) -> tuple[Params, Array, Array]:
         packing = importlib.import_module("mlp_accel.backends.jit.packing")
-        if x.dtype != np.uint8 or max(x.shape[1], batch_size) > packing.MAX_NUMBER:
-            return None
-        used: npt.NDArray[Any] = packing.used_pixels(x)
-        return used if used.mean() <= SPARSE else None
+        if isinstance(x, packing.PixelLists) and batch_size <= packing.MAX_NUMBER:
+            self.epoch_path = "fused epoch skipping zero pixels"
+            result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, self._n_tasks)
+            return result
+        self.epoch_path = "ops"
+        images = x.images if isinstance(x, packing.PixelLists) else x
+        return super().train_epoch(step, params, images, y, order, batch_size, workspace)
 
     @cached_property
     def _ops(self) -> Any:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mlp_accel.backends.jit.simd import CHUNK
-
 CACHE_LINE = 64
 """Bytes."""
-
-PADDING = CHUNK
-"""Entries behind a list that may be overwritten."""
 
 UNROLL = 8
 """Most entries that are added side by side, and zeros behind a list, so that its length may be rounded up."""
@@ -25,8 +20,11 @@ N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = r
 class Data(NamedTuple):
     """What is learnt from."""
 
-    pixels: Any
-    """uint8 (n_samples * n_in,)"""
+    entries: Any
+    """uint32: of each image and group the pixels that are not zero, ``value << 16 | pixel``, and at least one zero behind them."""
+    list_starts: Any
+    list_stops: Any
+    """int64 (n_samples * N_GROUPS,): where in them the list of each image and group begins and ends."""
     labels: Any
     """integer (n_samples,)"""
     order: Any
@@ -65,13 +63,9 @@ class Scratch(NamedTuple):
     zeros: Any
     panels: Any
     """(N_GROUPS * n_shares, batch_size * panel): a panel of the first layer's errors."""
-    image_entries: Any
-    """uint32 (N_GROUPS * batch_size * (n_in + PADDING),): of each image the pixels that are not zero, ``value << 16 | pixel``."""
     image_starts: Any
     image_stops: Any
-    """int64 (N_GROUPS * batch_size,): where in them the list of each image begins and ends."""
-    chunk_starts: Any
-    """int64 (N_GROUPS, batch_size, n_chunks): where in them each `CHUNK` of the group's pixels begins."""
+    """int64 (N_GROUPS * batch_size,): where in `Data.entries` the lists of the minibatch begin and end."""
     pixel_entries: Any
     """uint32 (n_in * (batch_size + UNROLL),): of each pixel the images in which it is not zero, ``value << 16 | image``."""
     pixel_starts: Any

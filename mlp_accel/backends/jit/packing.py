@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from mlp_accel.backends.jit.memory import (
     CACHE_LINE,
     N_GROUPS,
     N_OUT,
-    PADDING,
     TRANSPOSED,
     UNROLL,
     WEIGHTS,
@@ -32,44 +32,69 @@ MAX_NUMBER = 1 << 16
 SAMPLE = 1000
 """Images that are looked at to see which pixels are used."""
 
+SPARSE = 0.5
+"""Share of pixels that are not zero up to which it pays to skip the others."""
+
+
+class PixelLists(NamedTuple):
+    """Images in the form that the fused epoch trains on; made once for a training run, as data are copied to a GPU once.
+
+    It takes 4 bytes for each pixel that is not zero.
+    """
+
+    images: npt.NDArray[np.uint8]
+    entries: npt.NDArray[np.uint32]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    """(N_GROUPS + 1,): where the groups of pixels begin, and the number of pixels."""
+    work: npt.NDArray[np.float64]
+    """(n_in + 1,): how much there is to do with the pixels below each."""
+
+
+def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
+    """The lists of images ``(n, n_in)``, or None if so few pixels are zero that the lists would not pay."""
+    n, n_in = x.shape
+    used = np.count_nonzero(x[:: max(1, n // SAMPLE)], axis=0) / len(x[:: max(1, n // SAMPLE)])
+    if used.mean() > SPARSE or n_in > MAX_NUMBER:
+        return None
+    work = np.concatenate([[0], np.cumsum(used + 0.01)])
+    groups = np.searchsorted(work, work[-1] * np.arange(N_GROUPS + 1) / N_GROUPS).astype(np.int64)
+    groups[-1] = n_in
+    pixels, counts = np.ascontiguousarray(x).reshape(-1), np.empty((n, N_GROUPS), np.int64)
+    pixel_epoch.count_pixels(pixels, n_in, groups, counts)
+    ends = np.cumsum((counts.reshape(-1) // UNROLL + 1) * UNROLL)
+    entries = aligned_empty(int(ends[-1]) + CHUNK, np.uint32)
+    starts, stops = np.concatenate([[0], ends[:-1]]), np.empty(n * N_GROUPS, np.int64)
+    pixel_epoch.list_pixels(pixels, n_in, groups, entries, starts, stops)
+    return PixelLists(x, entries, starts, stops, groups, work)
+
 
 def train_epoch(
-    step: Step, params: Params, x: Any, y: Any, order: Any, batch_size: int, used: Any, n_threads: int
+    step: Step, params: Params, x: PixelLists, y: Any, order: Any, batch_size: int, n_threads: int
 ) -> tuple[Params, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """`Backend.train_epoch` on uint8 images; `used` is what `used_pixels` says of them."""
+    """`Backend.train_epoch` on lists of pixels."""
     dtype = params[0][0].dtype
     network = pack_network(params, batch_size)
     scratch = allocate_scratch(network, batch_size, n_threads)
-    data = pack_data(x, y, order, used, n_threads, dtype.type)
+    data = pack_data(x, y, order, n_threads, dtype.type)
     losses, hits = np.empty((2, -(-len(order) // batch_size)))
     activation, notebook = 1 + ACTIVATIONS.index(step.activation), step.gradient == "notebook"
     pixel_epoch.train_epoch(data, network, scratch, batch_size, dtype.type(step.learning_rate), activation, notebook, losses, hits)
     return unpack_network(network, params), losses, hits
 
 
-def used_pixels(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Share of the images ``(n, n_in)`` in which each pixel is not zero, from a sample spread over them."""
-    return np.asarray(np.count_nonzero(x[:: max(1, len(x) // SAMPLE)], axis=0) / len(x[:: max(1, len(x) // SAMPLE)]))
-
-
-def pack_data(x: Any, y: Any, order: Any, used: Any, n_threads: int, dtype: Any) -> Data:
-    """Views of the data, and the pixels shared out so that each share is as much work."""
-    n_in, n_shares = x.shape[1], -(-n_threads // N_GROUPS)
-    work = np.concatenate([[0], np.cumsum(used + 0.01)])
+def pack_data(x: PixelLists, y: Any, order: Any, n_threads: int, dtype: Any) -> Data:
+    """The data, and each group of pixels shared out so that each share is as much work."""
+    n_shares = -(-n_threads // N_GROUPS)
     groups = np.empty((N_GROUPS, n_shares + 1), np.int64)
-    for group in range(N_GROUPS):
-        groups[group] = np.searchsorted(work, work[-1] * (group + np.linspace(0, 1, n_shares + 1)) / N_GROUPS)
-        groups[group, 0] = groups[group - 1, -1] if group else 0
-    groups[-1, -1] = n_in
+    for group, (begin, end) in enumerate(pairwise(x.groups.tolist())):
+        groups[group] = np.searchsorted(x.work, np.linspace(x.work[begin], x.work[end], n_shares + 1))
+        groups[group, [0, -1]] = begin, end
     values = aligned_zeros(256, dtype)
     values[:] = np.arange(256) * dtype(1.0 / 255.0)
-    return Data(
-        np.ascontiguousarray(x).reshape(-1),
-        np.ascontiguousarray(y, dtype=np.int64),
-        np.ascontiguousarray(order, dtype=np.int64),
-        values,
-        groups,
-    )
+    labels, rows = (np.ascontiguousarray(numbers, dtype=np.int64) for numbers in (y, order))
+    return Data(x.entries, x.starts, x.stops, labels, rows, values, groups)
 
 
 def pack_network(params: Params, batch_size: int) -> Network:
@@ -128,10 +153,8 @@ def allocate_scratch(network: Network, batch_size: int, n_threads: int) -> Scrat
         bias_gradient=aligned_empty(network.bias.shape[0], dtype),
         zeros=aligned_zeros(strides.max(), dtype),
         panels=aligned_empty((n_tasks, batch_size * network.panel if several_panels else 0), dtype),
-        image_entries=aligned_empty(N_GROUPS * batch_size * (n_in + PADDING), np.uint32),
         image_starts=aligned_empty(N_GROUPS * batch_size, np.int64),
         image_stops=aligned_empty(N_GROUPS * batch_size, np.int64),
-        chunk_starts=aligned_empty((N_GROUPS, batch_size, -(-n_in // CHUNK)), np.int64),
         pixel_entries=aligned_empty(n_in * (batch_size + UNROLL), np.uint32),
         pixel_starts=np.arange(n_in) * (batch_size + UNROLL),
         pixel_stops=aligned_empty(n_in, np.int64),

@@ -23,7 +23,6 @@ from mlp_accel.backends.jit.memory import (
     N_OUT,
     OUT_STRIDE,
     OUTPUT,
-    PADDING,
     UNROLL,
     Data,
     Network,
@@ -32,34 +31,33 @@ from mlp_accel.backends.jit.memory import (
 from mlp_accel.backends.jit.product import Matrix, product
 from mlp_accel.backends.jit.simd import CHUNK, HAS_COMPRESS, compress, prefetch, sparse_tile
 
-PREFETCH_AHEAD = 4
-"""Images; they lie anywhere in memory, and one costs more to fetch than to compute with."""
+PREFETCH_AHEAD = 8
+"""Images."""
 
 ROW = np.uint32(0xFFFF)
 """Mask of the part of an entry that is a number of a row."""
 
 
 @jit()
-def list_pixels(data: Data, scratch: Scratch, n_in: int, start: int, group: int, first: int, stop: int) -> None:
-    """Of each image from `first` on list the pixels of a group that are not zero; behind each list are `UNROLL` zeros."""
-    pixels, order, entries = data.pixels, data.order, scratch.image_entries
-    starts, stops, chunk_starts = scratch.image_starts, scratch.image_stops, scratch.chunk_starts
-    batch_size, n_chunks = chunk_starts.shape[1], chunk_starts.shape[2]
-    begin, end = data.groups[group, 0], data.groups[group, data.groups.shape[1] - 1]
-    at = np.uint64((group * batch_size + first) * (n_in + PADDING))
-    for i in range(first, stop):
-        ahead = start + i + PREFETCH_AHEAD
-        if ahead < order.shape[0]:
-            for k in range(begin, end, 64):
-                prefetch(pixels, order[ahead] * n_in + k)
-        image = order[start + i] * n_in
-        starts[group * batch_size + i] = at
-        for chunk in range(n_chunks):
-            chunk_starts[group, i, chunk] = at
-            pixel = begin + chunk * CHUNK
-            count = min(CHUNK, end - pixel)
-            if count <= 0:
-                continue
+def count_pixels(pixels: Any, n_in: int, groups: Any, counts: Any) -> None:
+    """Of each image and group count the pixels that are not zero; `groups` holds where the groups begin, and `n_in`."""
+    for image in range(counts.shape[0]):
+        for group in range(N_GROUPS):
+            part = pixels[image * n_in + groups[group] : image * n_in + groups[group + 1]]
+            count = 0
+            for k in range(part.shape[0]):
+                count += part[k] != 0
+            counts[image, group] = count
+
+
+@jit()
+def list_pixels(pixels: Any, n_in: int, groups: Any, entries: Any, starts: Any, stops: Any) -> None:
+    """Of each image and group list the pixels that are not zero; `entries` must have room for `CHUNK` more."""
+    for number in range(starts.shape[0]):
+        image, group = number // N_GROUPS * n_in, number % N_GROUPS
+        at = np.uint64(starts[number])
+        for pixel in range(groups[group], groups[group + 1], CHUNK):
+            count = min(CHUNK, groups[group + 1] - pixel)
             if HAS_COMPRESS and image + pixel + CHUNK <= pixels.shape[0]:
                 at += np.uint64(compress(pixels, image + pixel, count, entries, at, pixel))
             else:
@@ -67,10 +65,26 @@ def list_pixels(data: Data, scratch: Scratch, n_in: int, start: int, group: int,
                     value = np.uint32(pixels[image + k])
                     entries[at] = value << np.uint32(16) | np.uint32(k)
                     at += np.uint64(value != 0)
-        stops[group * batch_size + i] = at
+        stops[number] = at
         for _ in range(UNROLL):
             entries[at] = 0
             at += np.uint64(1)
+
+
+@jit()
+def find_lists(data: Data, scratch: Scratch, start: int, group: int, first: int, stop: int) -> None:
+    """Note where the lists of a group begin and end, and have the next ones brought nearer: they lie anywhere in memory."""
+    order, entries, list_starts, list_stops = data.order, data.entries, data.list_starts, data.list_stops
+    starts, stops = scratch.image_starts, scratch.image_stops
+    row = group * scratch.largest.shape[0]
+    for i in range(first, stop):
+        number = order[start + i] * N_GROUPS + group
+        starts[row + i], stops[row + i] = list_starts[number], list_stops[number]
+        ahead = start + i + PREFETCH_AHEAD
+        if ahead < order.shape[0]:
+            number = order[ahead] * N_GROUPS + group
+            for k in range(list_starts[number], list_stops[number], CACHE_LINE // 4):
+                prefetch(entries, k)
 
 
 @jit()
@@ -110,9 +124,9 @@ def add_products(
 def first_layer(data: Data, network: Network, scratch: Scratch, start: int, group: int, first: int, stop: int) -> None:
     """What a group of pixels adds to the first layer of images `first` to `stop` of the minibatch at `start`."""
     n_in, width, panel = network.layers[0, N_IN], network.layers[0, OUT_STRIDE], network.panel
-    list_pixels(data, scratch, n_in, start, group, first, stop)
-    images = group * scratch.chunk_starts.shape[1]
-    entries, starts, stops = scratch.image_entries, scratch.image_starts, scratch.image_stops
+    find_lists(data, scratch, start, group, first, stop)
+    images = group * scratch.largest.shape[0]
+    entries, starts, stops = data.entries, scratch.image_starts, scratch.image_stops
     one, base = network.first.dtype.type(1), network.bias if group == 0 else scratch.zeros
     for column in range(0, width, panel):
         out, weights = Matrix(scratch.partial, column, width, 1), Matrix(network.first, column * n_in, panel, 1)
@@ -154,7 +168,7 @@ def train_images(
 def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
     """The first layer before its activation: what the groups of pixels add to it."""
     width = network.layers[0, OUT_STRIDE]
-    group = scratch.chunk_starts.shape[1] * width
+    group = scratch.largest.shape[0] * width
     out, part = scratch.outputs[first * width : stop * width], scratch.partial[first * width : stop * width]
     for j in range(out.shape[0]):
         out[j] = part[j]
@@ -219,16 +233,15 @@ def softmax_errors(
 @jit()
 def list_images(data: Data, scratch: Scratch, size: int, group: int, share: int) -> None:
     """Turn the lists of pixels around: of each pixel of a share list the images in which it is not zero."""
-    begin, first, stop = data.groups[group, 0], data.groups[group, share], data.groups[group, share + 1]
+    first, stop = data.groups[group, share], data.groups[group, share + 1]
     starts, stops, entries = scratch.pixel_starts, scratch.pixel_stops, scratch.pixel_entries
-    chunk_starts, image_stops, image_entries = scratch.chunk_starts, scratch.image_stops, scratch.image_entries
-    images = group * chunk_starts.shape[1]
+    image_starts, image_stops, image_entries = scratch.image_starts, scratch.image_stops, data.entries
+    images = group * scratch.largest.shape[0]
     for pixel in range(first, stop):
         stops[pixel] = starts[pixel]
     for image in range(size):
         # Unsigned numbers spare the question whether an index is negative.
-        at = np.uint64(chunk_starts[group, image, (first - begin) // CHUNK])
-        end = np.uint64(image_stops[images + image])
+        at, end = np.uint64(image_starts[images + image]), np.uint64(image_stops[images + image])
         number = np.uint32(image)
         while at < end and np.int64(image_entries[at] & ROW) < first:
             at += np.uint64(1)

@@ -94,8 +94,9 @@ def test_any_number_of_threads_gives_the_same_bits(hidden: list[int], dtype: str
 def test_more_shares_than_there_are_cores_give_the_same_bits(n_threads: int) -> None:
     x, y = images(200, 150, 0.2), np.random.default_rng(1).integers(0, 10, 200)
     params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([150, 70, 10], 1)]
-    used, order = packing.used_pixels(x), np.random.default_rng(2).permutation(200)
-    runs = [packing.train_epoch(SGDStep(0.1), params, x, y, order, 33, used, threads) for threads in (1, n_threads)]
+    lists, order = packing.list_pixels(x), np.random.default_rng(2).permutation(200)
+    assert lists is not None
+    runs = [packing.train_epoch(SGDStep(0.1), params, lists, y, order, 33, threads) for threads in (1, n_threads)]
     for (w, b), (v, c) in zip(runs[0][0], runs[1][0], strict=True):
         np.testing.assert_array_equal(w, v)
         np.testing.assert_array_equal(b, c)
@@ -150,3 +151,21 @@ def test_packing_and_unpacking_changes_nothing(dtype: str) -> None:
         for (w, b), (v, c) in zip(params, again, strict=True):
             np.testing.assert_array_equal(w, v)
             np.testing.assert_array_equal(b, c)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 300), st.floats(0, 0.4))
+def test_the_lists_hold_every_pixel_that_is_not_zero_once(n: int, n_in: int, share: float) -> None:
+    x = images(n, n_in, share)
+    lists = packing.list_pixels(x)
+    if lists is None:  # by chance too few are black
+        return
+    again = np.zeros_like(x)
+    for number, (start, stop) in enumerate(zip(lists.starts, lists.stops, strict=True)):
+        image, group = divmod(number, len(lists.groups) - 1)
+        pixels = lists.entries[start:stop] & 0xFFFF
+        assert (np.diff(pixels.astype(int)) > 0).all()
+        assert ((pixels >= lists.groups[group]) & (pixels < lists.groups[group + 1])).all()
+        again[image, pixels] = lists.entries[start:stop] >> 16
+        assert not lists.entries[stop : -(-(stop + 1) // 8) * 8].any()
+    np.testing.assert_array_equal(again, x)
