@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,21 +77,25 @@ class NumpyBackend(Backend):
         return z
 
     def softmax(self, logits: Array, out: Array | None = None) -> Array:
-        with np.errstate(over="ignore"):  # a difference beyond the range is -inf, and exp(-inf) is the 0 it should be
-            e = np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
-        np.exp(e, out=e)
-        e /= e.sum(axis=1, keepdims=True)
+        e = np.exp(self._below_largest(logits), out=out)
+        e /= np.add.reduce(e, axis=1, keepdims=True)
         return e
 
     def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
-        largest = logits.max(axis=1)
+        below = self._below_largest(logits)
+        of_label = below[_labels(y, logits)]
+        exp_sums = np.add.reduce(np.exp(below, out=below), axis=1)
+        if np.isfinite(of_label).all():
+            return np.log(exp_sums).sum(dtype=np.float64) - of_label.sum(dtype=np.float64)
+        with np.errstate(over="ignore"):  # the difference of two large float32: it is taken in float64
+            return super().cross_entropy_from_logits(y, logits)
+
+    def _below_largest(self, logits: Array) -> Array:
+        """Each logit less the largest of its row; a difference beyond the range is -inf, whose exponential is 0 as it should be."""
+        below = self._scratch.get(logits.shape, logits.dtype)
+        largest = np.maximum.reduce(logits, axis=1, keepdims=True)
         with np.errstate(over="ignore"):
-            e = logits - largest[:, None]
-        log_sum = np.log(np.exp(e, out=e).sum(axis=1))
-        loss = largest.astype(np.float64)  # the difference of two large float32 may overflow
-        rows, labels = _labels(y, logits)
-        loss[rows] -= logits[rows, labels]
-        return (loss + log_sum).sum()
+            return np.subtract(logits, largest, out=below)
 
     def correct(self, y: Array, scores: Array) -> Any:
         _labels(y, scores)
@@ -134,5 +139,14 @@ def _labels(y: Array, scores: Array) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
     """Row and column of each label that is a class."""
     if y.shape != scores.shape[:1]:
         raise ValueError(f"y must hold one label for each row: shapes {y.shape}, {scores.shape}")
+    if y.dtype == np.int64 and np.maximum.reduce(y.view(np.uint64)) < scores.shape[1]:  # a negative number is a huge one
+        return _first_rows(len(y)), y
     rows = np.flatnonzero((y >= 0) & (y < scores.shape[1]))
     return rows, y[rows]
+
+
+@functools.cache
+def _first_rows(n: int) -> npt.NDArray[np.int64]:
+    rows = np.arange(n)
+    rows.flags.writeable = False
+    return rows
