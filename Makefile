@@ -11,11 +11,12 @@ empty :=
 comma := ,
 with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
 
-.PHONY: help bench test lint clean
+.PHONY: help bench test lint lock clean
 help:
 	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
 	@echo "make test    the test suite (options: make test ARGS='-k network')"
 	@echo "make lint    format, lint and types"
+	@echo "make lock    write requirements/*.txt anew: the newest versions that pyproject.toml allows, and the oldest"
 	@echo "make clean   remove what make made"
 
 bench: $(VENV)/bench-ready
@@ -28,6 +29,16 @@ lint: $(VENV)/dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Exact versions with hashes, for every Python and system we support. uv resolves for all of them at once; pip installs them.
+LOCK = $(BIN)/uv pip compile --quiet --no-emit-index-url --custom-compile-command "make lock" --upgrade
+LOCK_ALL = $(LOCK) --universal --python-version 3.11 --generate-hashes
+lock: $(VENV)/dev-ready
+	echo 'setuptools>=77' | $(LOCK_ALL) --output-file requirements/build.txt -
+	$(LOCK_ALL) --output-file requirements/cpu.txt pyproject.toml
+	$(LOCK_ALL) --output-file requirements/gpu.txt --extra cuda13 pyproject.toml
+	$(LOCK_ALL) --output-file requirements/dev.txt --extra dev pyproject.toml
+	$(LOCK) --python-version 3.11 --resolution lowest-direct --output-file requirements/lowest.txt --extra test pyproject.toml
 
 clean:
 	rm -rf $(VENV) bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
