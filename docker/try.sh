@@ -53,7 +53,7 @@ python=$(store from "$base")
 version=$(store run --isolation chroot "$python" -- python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 store rm "$python" >/dev/null
 # --format docker: the OCI format has no health check.
-store build --isolation chroot --format docker --layers --file "$top/docker/Dockerfile" --target "$target" --tag "$image" \
+store build --isolation chroot --format docker --file "$top/docker/Dockerfile" --target "$target" --tag "$image" \
     --build-arg "CPU_BASE=$base" --build-arg "GPU_BASE=$base" --build-arg "GPU_PYTHON=$version" "$@" "$top"
 
 setting() { # a list from the image's configuration, one item per line

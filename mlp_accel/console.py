@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -17,10 +19,25 @@ from mlp_accel.history import History
 
 def output_console(json_file: str | None) -> Console:
     """Where people read: standard output, or standard error if JSON goes to standard output."""
-    console = Console(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True)
+    dumb = False if os.environ.get("TERM") == "dumb" else None  # it cannot move the cursor: plain lines, as for a file
+    console = Console(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True, force_terminal=dumb)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width to keep to
     return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
+    if Measurement.get(console, console.options, table).minimum <= console.width:
+        console.print(table)
+        return
+    console.print(str(table.title))
+    headings = [" ".join(str(column.header).replace("-\n", "").split()) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        name, *values = (str(cell) for cell in row)
+        console.print(f"{name}:", style="bold")
+        for heading, value in zip(headings[1:], values, strict=True):
+            console.print(f"  {heading}: {value}")
 
 
 def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, float]] | None = None) -> str:
@@ -102,7 +119,7 @@ def doctor_table(report: dict[str, Any]) -> Table:
 
 
 def doctor_lines(report: dict[str, Any]) -> list[str]:
-    """Settings, data and problems, one line each."""
+    """Settings and data, one line each."""
     selected, data = report["selected"], report["data"]
     lines = []
     if selected is not None:
@@ -113,6 +130,11 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
     if data is not None:
         lines.append(f"data: {data['name']}, {data['train']} training and {data['test']} test samples")
     return lines
+
+
+def finding_lines(report: dict[str, Any]) -> list[str]:
+    """What is wrong and what mends it."""
+    return [f"problem: {finding['problem']}\n    to mend it: {finding['mend']}" for finding in report["findings"]]
 
 
 def _bench_cells(row: dict[str, Any], medians: dict[str, float]) -> list[str | Text]:

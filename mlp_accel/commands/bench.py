@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import datasets
-from mlp_accel.console import bench_notes, bench_table, output_console, progress_bar
+from mlp_accel.console import bench_notes, bench_table, output_console, print_table, progress_bar
 from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE
 from mlp_accel.files import write_json
 from mlp_accel.options import (
@@ -96,7 +96,7 @@ def bench(
         save_figure(plot_bench(result), plot)
     if json_file:
         write_json(json_file, result)
-    console.print(bench_table(result))
+    print_table(console, bench_table(result))
     for note in bench_notes(result):
         console.print(note)
     for path in (plot, None if json_file == "-" else json_file):

@@ -1,0 +1,68 @@
+"""The CUDA libraries that the CuPy backend computes with, and the commands that bring them; needs neither driver nor device."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import re
+import sys
+from importlib import metadata
+
+from mlp_accel.errors import BackendUnavailableError
+
+WHEELS = {13: "cupy-cuda13x", 12: "cupy-cuda12x"}
+"""The distribution of CuPy for each major version of CUDA. They install the same folder: never two of them."""
+
+
+def installed_wheels() -> list[str]:
+    """Names of the distributions of CuPy that are recorded as installed, whether or not their files are there."""
+    names = {re.sub(r"[-_.]+", "-", d.metadata["Name"] or "").lower() for d in metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(r"cupy(-cuda.*|-rocm.*)?", name))
+
+
+def driver_cuda_version() -> int | None:
+    """The newest CUDA that the NVIDIA driver knows, as 1000 major + 10 minor, or None without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        version = ctypes.c_int()
+        return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+    except (OSError, AttributeError):
+        return None
+
+
+def suitable_wheel() -> str:
+    """The distribution of CuPy for this machine: by its driver, else the one that is installed, else the newest."""
+    version = driver_cuda_version()
+    if version is not None:
+        return WHEELS[13 if version >= 13000 else 12]
+    return next((wheel for wheel in reversed(installed_wheels()) if wheel in WHEELS.values()), WHEELS[13])
+
+
+def install_command() -> str:
+    """The command that installs CuPy, or the CUDA libraries that an installed one lacks."""
+    return f'python -m pip install "{suitable_wheel()}[ctk]"'
+
+
+def check_cuda_libraries() -> None:
+    """Load NVRTC, which compiles kernels, and cuBLAS, which multiplies matrices.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If one of them is missing.
+    """
+    missing = []
+    try:
+        importlib.import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
+    except Exception as error:  # CuPy raises what its loader raises
+        missing.append(f"NVRTC: {_first_line(error)}")
+    try:
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
+    except Exception as error:
+        missing.append(f"cuBLAS: {_first_line(error)}")
+    if missing:
+        raise BackendUnavailableError("cupy", "CUDA libraries missing", "; ".join(missing), install_command())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
