@@ -14,13 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from mlp_accel.files import end_quietly
 from mlp_accel.history import History
+
+
+class OutputConsole(Console):
+    """Ends quietly when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when a pipe is closed at the other end."""
+        end_quietly()
 
 
 def output_console(json_file: str | None) -> Console:
     """Where people read: standard output, or standard error if JSON goes to standard output."""
     dumb = False if os.environ.get("TERM") == "dumb" else None  # it cannot move the cursor: plain lines, as for a file
-    console = Console(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True, force_terminal=dumb)
+    console = OutputConsole(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True, force_terminal=dumb)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width to keep to
     return console

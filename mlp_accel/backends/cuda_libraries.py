@@ -51,15 +51,13 @@ def check_cuda_libraries() -> None:
     BackendUnavailableError
         If one of them is missing.
     """
+    cuda = importlib.import_module("cupy.cuda")
     missing = []
-    try:
-        importlib.import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
-    except Exception as error:  # CuPy raises what its loader raises
-        missing.append(f"NVRTC: {_first_line(error)}")
-    try:
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
-    except Exception as error:
-        missing.append(f"cuBLAS: {_first_line(error)}")
+    for library, load in {"NVRTC": lambda: cuda.nvrtc.getVersion(), "cuBLAS": lambda: cuda.cublas}.items():
+        try:
+            load()  # CuPy loads a library when it is first asked for, and raises what its loader raises
+        except Exception as error:
+            missing.append(f"{library}: {_first_line(error)}")
     if missing:
         raise BackendUnavailableError("cupy", "CUDA libraries missing", "; ".join(missing), install_command())
 
