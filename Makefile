@@ -34,7 +34,7 @@ lint: $(VENV)/dev-ready
 LOCK = $(BIN)/uv pip compile --quiet --no-emit-index-url --custom-compile-command "make lock" --upgrade
 LOCK_ALL = $(LOCK) --universal --python-version 3.11 --generate-hashes
 lock: $(VENV)/dev-ready
-	echo 'setuptools>=77' | $(LOCK_ALL) --output-file requirements/build.txt -
+	echo 'hatchling>=1.27' | $(LOCK_ALL) --output-file requirements/build.txt -
 	$(LOCK_ALL) --output-file requirements/cpu.txt pyproject.toml
 	$(LOCK_ALL) --output-file requirements/gpu.txt --extra cuda13 pyproject.toml
 	$(LOCK_ALL) --output-file requirements/dev.txt --extra dev pyproject.toml

@@ -37,7 +37,7 @@ def output_console(json_file: str | None) -> Console:
 
 def print_table(console: Console, table: Table) -> None:
     """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
-    if Measurement.get(console, console.options, table).minimum <= console.width:
+    if Measurement.get(console, console.options.update(width=1000), table).minimum <= console.width:
         console.print(table)
         return
     console.print(str(table.title))
@@ -123,14 +123,16 @@ def doctor_table(report: dict[str, Any]) -> Table:
             details = ", ".join(f"{key} {value}" for key, value in backend["versions"].items())
             table.add_row(name, Text("yes", style="green"), f"{backend['device']}; {details}")
         else:
-            table.add_row(name, Text("no", style="red"), f"{backend['reason']}\nto mend it: {backend['mend']}")
+            table.add_row(name, Text("no", style="red"), backend["reason"])
     return table
 
 
 def doctor_lines(report: dict[str, Any]) -> list[str]:
-    """Settings and data, one line each."""
+    """How to mend what cannot run, in lines that can be copied; settings and data."""
     selected, data = report["selected"], report["data"]
-    lines = []
+    said = [finding["mend"] for finding in report["findings"]]
+    rows = report["backends"].items()
+    lines = [f"{name}, to mend it: {row['mend']}" for name, row in rows if not row["usable"] and row["mend"] not in said]
     if selected is not None:
         name = selected["backend"] or "none"
         lines.append(f"selected: {name} (asked for: {selected['requested']}, by {selected['source']})")

@@ -7,6 +7,8 @@ import importlib
 import re
 import sys
 from importlib import metadata
+from operator import attrgetter
+from typing import Any
 
 from mlp_accel.errors import BackendUnavailableError
 
@@ -51,16 +53,22 @@ def check_cuda_libraries() -> None:
     BackendUnavailableError
         If one of them is missing.
     """
-    cuda = importlib.import_module("cupy.cuda")
     missing = []
-    for library, load in {"NVRTC": lambda: cuda.nvrtc.getVersion(), "cuBLAS": lambda: cuda.cublas}.items():
+    for library, load in {"NVRTC": _load_nvrtc, "cuBLAS": _load_cublas}.items():
         try:
-            load()  # CuPy loads a library when it is first asked for, and raises what its loader raises
-        except Exception as error:
-            missing.append(f"{library}: {_first_line(error)}")
+            load()
+        except Exception as error:  # CuPy raises what its loader raises
+            missing.append(f"{library}: {str(error).partition(': ')[0].strip() or type(error).__name__}")
     if missing:
         raise BackendUnavailableError("cupy", "CUDA libraries missing", "; ".join(missing), install_command())
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _load_nvrtc() -> None:
+    """CuPy loads it at the first call."""
+    nvrtc: Any = importlib.import_module("cupy.cuda").nvrtc
+    nvrtc.getVersion()
+
+
+def _load_cublas() -> None:
+    """CuPy loads it with its module, which is imported when it is first named."""
+    attrgetter("cublas")(importlib.import_module("cupy.cuda"))
