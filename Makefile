@@ -11,11 +11,13 @@ empty :=
 comma := ,
 with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
 
-.PHONY: help bench test lint lock clean
+.PHONY: help bench test test-lowest lint lock dist clean
 help:
 	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
 	@echo "make test    the test suite (options: make test ARGS='-k network')"
 	@echo "make lint    format, lint and types"
+	@echo "make test-lowest  the same with the oldest versions that pyproject.toml allows"
+	@echo "make dist    wheel and sdist, built twice: both must be the same bytes"
 	@echo "make lock    write requirements/*.txt anew: the newest versions that pyproject.toml allows, and the oldest"
 	@echo "make clean   remove what make made"
 
@@ -25,10 +27,19 @@ bench: $(VENV)/bench-ready
 test: $(VENV)/test-ready
 	$(BIN)/python -m pytest $(ARGS)
 
+test-lowest:
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps --editable .
+	$(VENV)-lowest/bin/python -m pip check
+	$(VENV)-lowest/bin/python -m pytest $(ARGS)
+
 lint: $(VENV)/dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run docker/try.sh
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint docker/Dockerfile; else echo "hadolint is not to be had here: docker/Dockerfile is not checked"; fi
 
 # Exact versions with hashes, for every Python and system we support. uv resolves for all of them at once; pip installs them.
 LOCK = $(BIN)/uv pip compile --quiet --no-emit-index-url --custom-compile-command "make lock" --upgrade
@@ -40,8 +51,15 @@ lock: $(VENV)/dev-ready
 	$(LOCK_ALL) --output-file requirements/dev.txt --extra dev pyproject.toml
 	$(LOCK) --python-version 3.11 --resolution lowest-direct --output-file requirements/lowest.txt --extra test pyproject.toml
 
+dist: $(VENV)/dev-ready
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --outdir build/again
+	diff --recursive dist build/again
+	rm -rf build
+
 clean:
-	rm -rf $(VENV) bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bench-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.$(call with,)'

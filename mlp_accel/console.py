@@ -9,7 +9,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -37,7 +36,7 @@ def output_console(json_file: str | None) -> Console:
 
 def print_table(console: Console, table: Table) -> None:
     """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
-    if Measurement.get(console, console.options.update(width=1000), table).minimum <= console.width:
+    if "…" not in "".join(segment.text for segment in console.render(table)):
         console.print(table)
         return
     console.print(str(table.title))

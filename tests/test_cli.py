@@ -18,6 +18,8 @@ import pytest
 
 from mlp_accel import __version__, evaluate, get_backend, load, load_params
 from mlp_accel.backends import unavailable
+from mlp_accel.exit_codes import BROKEN_PIPE
+from mlp_accel.threads import available_cores
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,28 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
         result = run("doctor", MLP_ACCEL_BACKEND="cupy")
         assert result.returncode == 3
         assert "problem: backend 'cupy'" in result.stdout
+        assert f"to mend it: {unavailable('cupy').mend}" in result.stdout  # type: ignore[union-attr]
+
+
+def test_doctor_gives_each_problem_with_the_command_that_mends_it() -> None:
+    result = run("doctor", "--json", "-", NUMBA_THREADING_LAYER="bogus", MLP_ACCEL_BACKENDS="numpy", MLP_ACCEL_DATA_DIR="/nowhere")
+    assert result.returncode == 2
+    report = json.loads(result.stdout)
+    mends = {finding["problem"]: finding["mend"] for finding in report["findings"]}
+    for variable in ("NUMBA_THREADING_LAYER", "MLP_ACCEL_BACKENDS", "MLP_ACCEL_DATA_DIR"):
+        assert f"unset {variable}" in mends.values()
+        assert any(variable in problem for problem in mends)
+        assert f"to mend it: unset {variable}" in result.stderr
+    assert report["backends"]["numba"] == {**report["backends"]["numba"], "usable": False, "mend": "unset NUMBA_THREADING_LAYER"}
+
+
+def test_numba_limited_to_one_thread_limits_the_default(clouds: Path) -> None:
+    result = run("train", "--data", clouds, "--epochs", 1, NUMBA_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    assert "1 threads" in result.stdout
+    assert run("doctor", NUMBA_NUM_THREADS="1").returncode == 0
+    if available_cores() > 1:
+        assert run("doctor", NUMBA_NUM_THREADS="1", MLP_ACCEL_NUM_THREADS="2").returncode == 2
 
 
 def test_version_and_help() -> None:
@@ -273,11 +297,45 @@ def test_ctrl_c_ends_a_benchmark_with_what_was_measured(tmp_path: Path) -> None:
     assert 3 <= len(content["results"][0]["epoch_seconds"]["samples"]) < 500
 
 
-def on_a_terminal(*arguments: object) -> str:
-    """What the command shows on a terminal of 100 columns."""
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.4, 0.8])
+def test_ctrl_c_during_start_up_is_quiet(clouds: Path, delay: float) -> None:
+    process = start("train", "--data", clouds, "--epochs", 100_000, "--backend", "numpy")
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(clouds: Path) -> None:
+    process = start("train", "--data", clouds, "--epochs", 100_000, "--backend", "numpy")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == BROKEN_PIPE
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["train", "--epochs", "1"], ["train", "--epochs", "1", "--json", "-"], ["--version"]])
+def test_a_full_disk_is_a_clear_error(clouds: Path, arguments: list[str]) -> None:
+    options = ["--data", str(clouds), "--backend", "numpy"] if arguments[0] == "train" else []
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mlp_accel", *arguments, *options]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+def on_a_terminal(*arguments: object, columns: int = 100, terminal: str = "xterm") -> str:
+    """What the command shows on a terminal."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "mlp_accel", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": terminal}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = bytearray()
@@ -299,3 +357,18 @@ def test_on_a_terminal_there_is_a_progress_bar(clouds: Path) -> None:
     shown = on_a_terminal("train", "--epochs", 2, "--data", clouds, "--backend", "numpy")
     assert "2/2" in shown
     assert "\x1b[" in shown
+
+
+def test_a_terminal_that_cannot_move_the_cursor_gets_plain_lines(clouds: Path) -> None:
+    shown = on_a_terminal("train", "--epochs", 2, "--data", clouds, "--backend", "numpy", terminal="dumb")
+    assert "\x1b" not in shown
+    assert "Epoch 1/2 - Loss" in shown
+
+
+@pytest.mark.parametrize("columns", [40, 60, 79])
+def test_on_a_narrow_terminal_no_number_is_cut(clouds: Path, columns: int) -> None:
+    shown = on_a_terminal("bench", "--epochs", 1, "--data", clouds, "--backends", "numpy", columns=columns)
+    results = shown.rpartition("Seconds per epoch")[2]
+    assert "…" not in results
+    for heading in ("median", "quartiles", "cold start", "transfer", "test acc."):
+        assert f"{heading}: " in results

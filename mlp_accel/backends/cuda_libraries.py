@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import re
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from operator import attrgetter
 from typing import Any
@@ -15,11 +16,19 @@ from mlp_accel.errors import BackendUnavailableError
 WHEELS = {13: "cupy-cuda13x", 12: "cupy-cuda12x"}
 """The distribution of CuPy for each major version of CUDA. They install the same folder: never two of them."""
 
+LIBRARIES = {"NVRTC": "nvidia-cuda-nvrtc", "cuBLAS": "nvidia-cublas"}
+"""The distributions that bring them; for CUDA 12 their names end in ``-cu12``."""
+
 
 def installed_wheels() -> list[str]:
     """Names of the distributions of CuPy that are recorded as installed, whether or not their files are there."""
-    names = {re.sub(r"[-_.]+", "-", d.metadata["Name"] or "").lower() for d in metadata.distributions()}
-    return sorted(name for name in names if re.fullmatch(r"cupy(-cuda.*|-rocm.*)?", name))
+    return _recorded(r"cupy(-cuda.*|-rocm.*)?")
+
+
+def _recorded(pattern: str) -> list[str]:
+    """Names of the distributions that are recorded as installed and match."""
+    names = {re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower() for distribution in metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(pattern, name))
 
 
 def driver_cuda_version() -> int | None:
@@ -53,14 +62,21 @@ def check_cuda_libraries() -> None:
     BackendUnavailableError
         If one of them is missing.
     """
-    missing = []
+    missing = {}
     for library, load in {"NVRTC": _load_nvrtc, "cuBLAS": _load_cublas}.items():
         try:
             load()
         except Exception as error:  # CuPy raises what its loader raises
-            missing.append(f"{library}: {str(error).partition(': ')[0].strip() or type(error).__name__}")
+            missing[library] = str(error).partition(": ")[0].strip() or type(error).__name__
     if missing:
-        raise BackendUnavailableError("cupy", "CUDA libraries missing", "; ".join(missing), install_command())
+        detail = "; ".join(f"{library}: {problem}" for library, problem in missing.items())
+        raise BackendUnavailableError("cupy", "CUDA libraries missing", detail, _libraries_command(missing))
+
+
+def _libraries_command(missing: Iterable[str]) -> str:
+    """Libraries that are recorded as installed are put back, others come with CuPy's extra ``ctk``."""
+    recorded = [name for library in missing for name in _recorded(f"{LIBRARIES[library]}(-cu12)?")]
+    return f"python -m pip install --force-reinstall --no-deps {' '.join(recorded)}" if recorded else install_command()
 
 
 def _load_nvrtc() -> None:
