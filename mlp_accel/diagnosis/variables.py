@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -20,9 +19,7 @@ def findings() -> Iterator[Finding]:
     known = [name for name in ENVIRONMENT_VARIABLES if name.startswith(PREFIX)]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; {close[0]} is" if close else f"; those are {', '.join(known)}"
-            yield Finding(f"{name} is no variable of mlp_accel{hint}", f"unset {name}", wrong_value=True)
+            yield Finding(f"{name} is no variable of mlp_accel; those are {', '.join(known)}", f"unset {name}", wrong_value=True)
     for name, (check, backend) in RULES.items():
         value = os.environ.get(name, "").strip()
         expected = check(value) if value else None

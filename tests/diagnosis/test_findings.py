@@ -34,8 +34,7 @@ def only(findings: Any) -> Finding:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("MLP_ACCEL_BACKENDS", "numpy", "no variable of mlp_accel; MLP_ACCEL_BACKEND is"),
-        ("MLP_ACCEL_VERY_LOUD_FAN", "red", "no variable of mlp_accel; those are MLP_ACCEL_BACKEND"),
+        ("MLP_ACCEL_BACKENDS", "numpy", "no variable of mlp_accel; those are MLP_ACCEL_BACKEND, "),
         ("NUMBA_NUM_THREADS", "0", "no number of threads"),
         ("NUMBA_NUM_THREADS", "two", "no number of threads"),
         ("NUMBA_THREADING_LAYER", "bogus", "choose one of default, safe, forksafe, threadsafe, tbb, omp, workqueue"),

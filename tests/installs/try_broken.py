@@ -75,7 +75,7 @@ def try_case(environment: Environment, case: Case) -> None:
             raise SystemExit(f"{case.name}: doctor found {found} with exit code {code}")
         problem, mend = next((problem, mend) for problem, mend in hits.items() if case.mend in mend)
         if case.can_mend:
-            left, _ = report(environment, case, before=f"{mend} >&2")
+            left, _ = report(environment, case, before=f"{{ {mend}; }} >&2")
             if any(case.words in problem for problem in left):
                 raise SystemExit(f"{case.name}: still there after {mend}: {left}")
         outcome = "mended by that" if case.can_mend else "cannot be mended here"
