@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlp_accel.backends import Backend, get_backend, unavailable
@@ -78,3 +80,14 @@ def _mnist() -> Dataset:
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
     return _mnist()
+
+
+@pytest.fixture(scope="session")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set: three separable clouds."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 700)
+    x = rng.normal(size=(700, 8)) + 3 * np.eye(3, 8)[y]
+    path = tmp_path_factory.mktemp("data") / "clouds.npz"
+    np.savez(path, x_train=x[:600], y_train=y[:600], x_test=x[600:], y_test=y[600:])
+    return path
