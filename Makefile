@@ -11,12 +11,15 @@ empty :=
 comma := ,
 with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
 
-.PHONY: help bench test lint regress clean
+.PHONY: help bench test test-lowest lint regress lock dist clean
 help:
 	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
 	@echo "make test    the test suite (options: make test ARGS='-k network')"
 	@echo "make lint    format, lint and types"
 	@echo "make regress BASE=main   is the working tree slower than that commit? (options: ARGS='--backends numba')"
+	@echo "make test-lowest  the same with the oldest versions that pyproject.toml allows"
+	@echo "make dist    wheel and sdist, built twice: both must be the same bytes"
+	@echo "make lock    write requirements/*.txt anew: the newest versions that pyproject.toml allows, and the oldest"
 	@echo "make clean   remove what make made"
 
 bench: $(VENV)/bench-ready
@@ -25,17 +28,43 @@ bench: $(VENV)/bench-ready
 test: $(VENV)/test-ready
 	$(BIN)/python -m pytest $(ARGS)
 
+test-lowest:
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps --editable .
+	$(VENV)-lowest/bin/python -m pip check
+	$(VENV)-lowest/bin/python -m pytest $(ARGS)
+
 lint: $(VENV)/dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run docker/try.sh
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint docker/Dockerfile; else echo "hadolint is not to be had here: docker/Dockerfile is not checked"; fi
+
+# Exact versions with hashes, for every Python and system we support. uv resolves for all of them at once; pip installs them.
+LOCK = $(BIN)/uv pip compile --quiet --no-emit-index-url --custom-compile-command "make lock" --upgrade
+LOCK_ALL = $(LOCK) --universal --python-version 3.11 --generate-hashes
+lock: $(VENV)/dev-ready
+	echo 'hatchling>=1.27' | $(LOCK_ALL) --output-file requirements/build.txt -
+	$(LOCK_ALL) --output-file requirements/cpu.txt pyproject.toml
+	$(LOCK_ALL) --output-file requirements/gpu.txt --extra cuda13 pyproject.toml
+	$(LOCK_ALL) --output-file requirements/dev.txt --extra dev pyproject.toml
+	$(LOCK) --python-version 3.11 --resolution lowest-direct --output-file requirements/lowest.txt --extra test pyproject.toml
+
+dist: $(VENV)/dev-ready
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --outdir build/again
+	diff --recursive dist build/again
+	rm -rf build
 
 BASE ?= main
 regress: $(VENV)/bench-ready
 	$(BIN)/mlp-accel ab --base $(BASE) $(ARGS)
 
 clean:
-	rm -rf $(VENV) bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bench-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.$(call with,)'

@@ -5,14 +5,20 @@
 >>> history = mini_batch_sgd(mnist.x_train, mnist.y_train, init_params([784, 32, 10]), epochs=5)
 """
 
-from mlp_accel.backends import Backend, get_backend
-from mlp_accel.datasets import Dataset, load
-from mlp_accel.errors import BackendUnavailableError, DatasetError, MlpAccelError, OutputError, ParameterFileError, SettingError
-from mlp_accel.history import History, NonFiniteLossError
-from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
-from mlp_accel.notebook import from_notebook, to_notebook
-from mlp_accel.parameters import load_params, save_params
-from mlp_accel.training import evaluate, mini_batch_sgd
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlp_accel.backends import Backend, get_backend
+    from mlp_accel.datasets import Dataset, load
+    from mlp_accel.errors import BackendUnavailableError, DatasetError, MlpAccelError, OutputError, ParameterFileError, SettingError
+    from mlp_accel.history import History, NonFiniteLossError
+    from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
+    from mlp_accel.notebook import from_notebook, to_notebook
+    from mlp_accel.parameters import load_params, save_params
+    from mlp_accel.training import evaluate, mini_batch_sgd
 
 __version__ = "0.1.0"
 
@@ -42,3 +48,42 @@ __all__ = [
     "sgd",
     "to_notebook",
 ]
+
+_HOMES = {
+    "Backend": "backends",
+    "get_backend": "backends",
+    "Dataset": "datasets",
+    "load": "datasets",
+    "BackendUnavailableError": "errors",
+    "DatasetError": "errors",
+    "MlpAccelError": "errors",
+    "OutputError": "errors",
+    "ParameterFileError": "errors",
+    "SettingError": "errors",
+    "History": "history",
+    "NonFiniteLossError": "history",
+    "backward": "network",
+    "forward": "network",
+    "init_params": "network",
+    "loss_accuracy": "network",
+    "sgd": "network",
+    "from_notebook": "notebook",
+    "to_notebook": "notebook",
+    "load_params": "parameters",
+    "save_params": "parameters",
+    "evaluate": "training",
+    "mini_batch_sgd": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: the command starts, and can be interrupted, before NumPy is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

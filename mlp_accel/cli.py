@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import traceback
@@ -15,8 +16,9 @@ from mlp_accel.commands.bench import bench
 from mlp_accel.commands.compare import compare
 from mlp_accel.commands.doctor import doctor
 from mlp_accel.commands.train import train
-from mlp_accel.errors import BackendUnavailableError, MlpAccelError
+from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
 from mlp_accel.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
+from mlp_accel.files import discard_output, flush_output
 from mlp_accel.history import NonFiniteLossError
 
 app = typer.Typer(
@@ -40,13 +42,16 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
-def main() -> NoReturn:
+def run() -> NoReturn:
     """Run the command; an expected error is one message and an exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or – is no reason to lose a result
     try:
-        app()
+        try:
+            app()
+        finally:  # it ends with SystemExit
+            flush_output()
         sys.exit(0)
     except BackendUnavailableError as error:
         _fail(error, UNAVAILABLE)
@@ -58,10 +63,19 @@ def main() -> NoReturn:
         _fail(MemoryError(f"out of memory: {error}; try smaller layers or batches"), WRONG_USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _report_bug()
+        discard_output()
+        _fail(OutputError(f"cannot write the output: {error.strerror}"), WRONG_USAGE)
     except Exception:
-        traceback.print_exc()
-        sys.stderr.write("mlp-accel: this is a bug in mlp_accel; please report the lines above\n")
-        sys.exit(INTERNAL_ERROR)
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    sys.stderr.write("mlp-accel: this is a bug in mlp_accel; please report the lines above\n")
+    sys.exit(INTERNAL_ERROR)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

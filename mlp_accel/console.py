@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +13,39 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from mlp_accel.files import end_quietly
 from mlp_accel.history import History
+
+
+class OutputConsole(Console):
+    """Ends quietly when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when a pipe is closed at the other end."""
+        end_quietly()
 
 
 def output_console(json_file: str | None) -> Console:
     """Where people read: standard output, or standard error if JSON goes to standard output."""
-    console = Console(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True)
+    dumb = False if os.environ.get("TERM") == "dumb" else None  # it cannot move the cursor: plain lines, as for a file
+    console = OutputConsole(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True, force_terminal=dumb)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width to keep to
     return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
+    if "…" not in "".join(segment.text for segment in console.render(table)):
+        console.print(table)
+        return
+    console.print(str(table.title))
+    headings = [" ".join(str(column.header).replace("-\n", "").split()) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        name, *values = (str(cell) for cell in row)
+        console.print(f"{name}:", style="bold")
+        for heading, value in zip(headings[1:], values, strict=True):
+            console.print(f"  {heading}: {value}")
 
 
 def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, float]] | None = None) -> str:
@@ -115,14 +140,16 @@ def doctor_table(report: dict[str, Any]) -> Table:
             details = ", ".join(f"{key} {value}" for key, value in backend["versions"].items())
             table.add_row(name, Text("yes", style="green"), f"{backend['device']}; {details}")
         else:
-            table.add_row(name, Text("no", style="red"), f"{backend['reason']}\nto mend it: {backend['mend']}")
+            table.add_row(name, Text("no", style="red"), backend["reason"])
     return table
 
 
 def doctor_lines(report: dict[str, Any]) -> list[str]:
-    """Settings, data and problems, one line each."""
+    """How to mend what cannot run, in lines that can be copied; settings and data."""
     selected, data = report["selected"], report["data"]
-    lines = []
+    said = [finding["mend"] for finding in report["findings"]]
+    rows = report["backends"].items()
+    lines = [f"{name}, to mend it: {row['mend']}" for name, row in rows if not row["usable"] and row["mend"] not in said]
     if selected is not None:
         name = selected["backend"] or "none"
         lines.append(f"selected: {name} (asked for: {selected['requested']}, by {selected['source']})")
@@ -131,6 +158,11 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
     if data is not None:
         lines.append(f"data: {data['name']}, {data['train']} training and {data['test']} test samples")
     return lines
+
+
+def finding_lines(report: dict[str, Any]) -> list[str]:
+    """What is wrong and what mends it."""
+    return [f"problem: {finding['problem']}\n    to mend it: {finding['mend']}" for finding in report["findings"]]
 
 
 def _bench_cells(row: dict[str, Any], medians: dict[str, float]) -> list[str | Text]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import mlp_accel
-from mlp_accel.backends import BACKENDS, requested_backend, unavailable
-from mlp_accel.backends import get_backend as _get_backend
+from mlp_accel import backends, datasets, threads
 from mlp_accel.benchmarking.environment import environment
-from mlp_accel.datasets import load
-from mlp_accel.errors import DatasetError
+from mlp_accel.diagnosis import Finding, diagnose
+from mlp_accel.errors import DatasetError, SettingError
 from mlp_accel.exit_codes import OK, UNAVAILABLE, WRONG_USAGE
-from mlp_accel.threads import thread_count
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib", "typer", "rich", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x")
+
+T = TypeVar("T")
 
 
 def examine() -> tuple[dict[str, Any], int]:
@@ -30,51 +32,69 @@ def examine() -> tuple[dict[str, Any], int]:
         The exit code of ``mlp-accel doctor``: `OK` if the selected backend runs, `UNAVAILABLE` if it cannot, `WRONG_USAGE` if a
         setting is wrong.
     """
-    problems: list[str] = []
-    backends = {name: _examine_backend(name) for name in reversed(BACKENDS)}
-    verdict = OK
-
-    def setting(read: Callable[[], Any]) -> Any:
-        nonlocal verdict
-        try:
-            return read()
-        except (ValueError, DatasetError) as error:
-            problems.append(str(error))
-            verdict = WRONG_USAGE
-            return None
-
-    threads = setting(thread_count)
-    request = setting(requested_backend)
-    data = setting(load)
-    selected = None
-    if request is not None:
-        name, source = request
-        usable = name == "auto" or backends[name]["usable"]
-        selected = {"requested": name, "source": source, "backend": _get_backend(name).name if usable else None}
-        if not usable:
-            problems.append(f"backend {name!r}, from {source}, cannot run here: {backends[name]['reason']}")
-            verdict = verdict or UNAVAILABLE
+    findings = diagnose(threads.granted_cores())
+    count = _setting(threads.thread_count, threads.ENVIRONMENT_VARIABLE, findings)
+    request = _setting(backends.requested_backend, backends.ENVIRONMENT_VARIABLE, findings)
+    data = _setting(datasets.load, datasets.ENVIRONMENT_VARIABLE, findings)
+    rows = {name: _examine_backend(name, count, findings) for name in reversed(backends.BACKENDS)}
+    selected = None if request is None else _select(*request, rows, findings)
+    verdict = UNAVAILABLE if selected and selected["backend"] is None else OK
     report = {
         "schema": 1,
         "mlp_accel": mlp_accel.__version__,
         "python": platform.python_version(),
         "environment": environment(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "backends": backends,
+        "backends": rows,
         "selected": selected,
-        "threads": threads,
+        "threads": count,
         "data": None if data is None else {"name": data.name, "train": len(data.x_train), "test": len(data.x_test)},
-        "problems": problems,
+        "findings": [asdict(finding) for finding in findings],
     }
-    return report, verdict
+    return report, WRONG_USAGE if any(finding.wrong_value for finding in findings) else verdict
 
 
-def _examine_backend(name: str) -> dict[str, Any]:
-    error = unavailable(name)
+def _setting(read: Callable[[], T], variable: str, findings: list[Finding]) -> T | None:
+    """What the variable or its default says, or None and one finding more."""
+    try:
+        return read()
+    except (SettingError, DatasetError) as error:
+        if os.environ.get(variable):
+            findings.append(Finding(str(error), f"unset {variable}", wrong_value=True))
+        else:
+            findings.append(Finding(str(error), "python -m pip install --force-reinstall --no-deps mlp-accel"))
+        return None
+
+
+def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> dict[str, Any]:
+    """A row of the table. What was found wrong with the installation knows better than the backend what mends it."""
+    mend = next((finding.mend for finding in findings if finding.backend == name), None)
+    error = backends.unavailable(name)
     if error is not None:
-        return {"usable": False, "reason": error.reason, "mend": error.mend}
-    backend = _get_backend(name)
-    return {"usable": True, "device": backend.device, "versions": backend.versions()}
+        return {"usable": False, "reason": error.reason, "mend": mend or error.mend}
+    try:
+        backend = backends.get_backend(name)
+        with backend.limit_threads(count or 1):
+            return {"usable": True, "device": backend.device, "versions": backend.versions()}
+    except SettingError as wrong:
+        mend = mend or f"unset {threads.ENVIRONMENT_VARIABLE}"
+        findings.append(Finding(str(wrong), mend, wrong_value=True, backend=name))
+        reason = str(wrong)
+    except Exception as unexpected:
+        if mend is None:
+            raise
+        reason = f"{type(unexpected).__name__}: {unexpected}"
+    return {"usable": False, "reason": reason, "mend": mend}
+
+
+def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
+    """The backend that a command would take."""
+    candidates = backends.BACKENDS if name == "auto" else (name,)
+    taken = next((candidate for candidate in candidates if backends.unavailable(candidate) is None), None)
+    if taken is None:
+        row = rows[name]
+        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {row['reason']}", row["mend"], backend=name))
+    return {"requested": name, "source": source, "backend": taken}
 
 
 def _version(package: str) -> str | None:

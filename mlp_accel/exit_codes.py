@@ -10,3 +10,6 @@ INCONCLUSIVE = 4
 TRAINING_FAILED = 5
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
+
+BROKEN_PIPE = 141
+"""Nobody reads the output any more, as in ``mlp-accel bench | head``; the shell's number for it."""

@@ -9,9 +9,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from mlp_accel.errors import OutputError
+from mlp_accel.exit_codes import BROKEN_PIPE
 
 
 def check_writable(path: Path) -> None:
@@ -82,9 +83,46 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(target: str, content: dict[str, Any]) -> None:
-    """Write `content` to a file, or to standard output if `target` is ``"-"``."""
+    """Write `content` to a file, or to standard output if `target` is ``"-"``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
+        flush_output()
     else:
         write_text(Path(target), text)
+
+
+def flush_output() -> None:
+    """Make sure that standard output has got everything.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    SystemExit
+        If nobody reads it any more.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
+    except OSError as error:
+        discard_output()
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def end_quietly() -> NoReturn:
+    """The reader of standard output has gone: that is no error."""
+    discard_output()
+    sys.exit(BROKEN_PIPE)
+
+
+def discard_output() -> None:
+    """What is still buffered for standard output goes nowhere, in place of failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

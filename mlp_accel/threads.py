@@ -62,11 +62,17 @@ def _limit(folder: Path) -> float | None:
     return int(quota) / int(period)
 
 
-def default_threads() -> int:
+def granted_cores() -> int:
     """The cores of the process, or of its control group where that grants less."""
     granted = cgroup_cores()
     cores = available_cores()
     return cores if granted is None else max(1, min(cores, math.ceil(granted)))
+
+
+def default_threads() -> int:
+    """As many as `granted_cores`, but no more than ``NUMBA_NUM_THREADS``, which Numba cannot exceed; the same on every backend."""
+    limit = os.environ.get("NUMBA_NUM_THREADS", "").strip()
+    return min(granted_cores(), int(limit)) if limit.isdecimal() and int(limit) > 0 else granted_cores()
 
 
 def thread_count(threads: int | None = None, source: str = "the argument threads") -> int:

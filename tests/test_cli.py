@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from mlp_accel import __version__, evaluate, get_backend, load, load_params
 from mlp_accel.backends import unavailable
+from mlp_accel.threads import available_cores
 from tests.commands import assert_clear_error, run
 
 # What it does ----------------------------------------------------------------------------------------------------------------
@@ -89,6 +89,28 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
         result = run("doctor", MLP_ACCEL_BACKEND="cupy")
         assert result.returncode == 3
         assert "problem: backend 'cupy'" in result.stdout
+        assert f"to mend it: {unavailable('cupy').mend}" in result.stdout  # type: ignore[union-attr]
+
+
+def test_doctor_gives_each_problem_with_the_command_that_mends_it() -> None:
+    result = run("doctor", "--json", "-", NUMBA_THREADING_LAYER="bogus", MLP_ACCEL_BACKENDS="numpy", MLP_ACCEL_DATA_DIR="/nowhere")
+    assert result.returncode == 2
+    report = json.loads(result.stdout)
+    mends = {finding["problem"]: finding["mend"] for finding in report["findings"]}
+    for variable in ("NUMBA_THREADING_LAYER", "MLP_ACCEL_BACKENDS", "MLP_ACCEL_DATA_DIR"):
+        assert f"unset {variable}" in mends.values()
+        assert any(variable in problem for problem in mends)
+        assert f"to mend it: unset {variable}" in result.stderr
+    assert report["backends"]["numba"] == {**report["backends"]["numba"], "usable": False, "mend": "unset NUMBA_THREADING_LAYER"}
+
+
+def test_numba_limited_to_one_thread_limits_the_default(clouds: Path) -> None:
+    result = run("train", "--data", clouds, "--epochs", 1, NUMBA_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    assert "1 threads" in result.stdout
+    assert run("doctor", NUMBA_NUM_THREADS="1").returncode == 0
+    if available_cores() > 1:
+        assert run("doctor", NUMBA_NUM_THREADS="1", MLP_ACCEL_NUM_THREADS="2").returncode == 2
 
 
 def test_version_and_help() -> None:
@@ -153,9 +175,7 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
     ],
 )
 def test_wrong_usage_is_one_clear_message_and_exit_2(arguments: list[str], words: list[str]) -> None:
-    started = time.monotonic()
     assert_clear_error(run(*arguments), 2, *words)
-    assert time.monotonic() - started < 60
 
 
 def test_an_output_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
@@ -225,11 +245,11 @@ def test_ctrl_c_ends_a_benchmark_with_what_was_measured(tmp_path: Path) -> None:
     assert 3 <= len(content["results"][0]["epoch_seconds"]["samples"]) < 500
 
 
-def on_a_terminal(*arguments: object) -> str:
-    """What the command shows on a terminal of 100 columns."""
+def on_a_terminal(*arguments: object, columns: int = 100, terminal: str = "xterm") -> str:
+    """What the command shows on a terminal."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "mlp_accel", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": terminal}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = bytearray()

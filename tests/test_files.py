@@ -97,7 +97,7 @@ def test_parameters_come_back_bit_for_bit(tmp_path: Path, dtype: Any) -> None:
 )
 def test_a_malformed_parameter_file_is_an_error_that_names_the_layer(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     path = tmp_path / "p.npz"
-    np.savez(path, allow_pickle=True, **arrays)
+    np.savez(path, **arrays)
     with pytest.raises(ParameterFileError, match=message):
         load_params(path)
 

@@ -24,6 +24,16 @@ def test_argument_before_environment_before_default(monkeypatch: pytest.MonkeyPa
     assert thread_count() == 3
 
 
+def test_the_default_is_no_more_than_numba_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 8)
+    monkeypatch.setattr(module, "cgroup_cores", lambda: None)
+    for value, expected in {"3": 3, "64": 8, "": 8, "0": 8, "many": 8}.items():  # what makes no sense is for doctor to say
+        monkeypatch.setenv("NUMBA_NUM_THREADS", value)
+        assert thread_count() == expected
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert thread_count(4) == 4
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "9"])
 def test_a_wrong_value_is_an_error_that_names_the_source_and_the_range(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(module, "available_cores", lambda: 8)

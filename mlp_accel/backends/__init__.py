@@ -94,10 +94,7 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     """
     choice, source = requested_backend(name, source)
     if choice == "auto":
-        passed_over = {candidate: unavailable(candidate) for candidate in BACKENDS}
-        choice = next(candidate for candidate, error in passed_over.items() if error is None)
-        reasons = "; ".join(f"{candidate}: {error.reason}" for candidate, error in passed_over.items() if error)
-        selection = f"auto: the first that can run here{f'; {reasons}' if reasons else ''}"
+        choice, selection = _first_usable()
     else:
         error = unavailable(choice)
         if error is not None:
@@ -107,3 +104,14 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     backend.selection = selection
     logger.info("backend %s on %s (%s)", backend.name, backend.device, selection)
     return backend
+
+
+def _first_usable() -> tuple[str, str]:
+    """Its name, and what was passed over and why; what comes after it is not probed."""
+    selection = "auto: the first that can run here"
+    for candidate in BACKENDS:
+        error = unavailable(candidate)
+        if error is None:
+            return candidate, selection
+        selection += f"; {candidate}: {error.reason}"
+    raise error or RuntimeError("no backend is registered")  # the NumPy backend runs wherever this package does

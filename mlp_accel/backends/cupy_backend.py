@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends.base import Array, Backend
+from mlp_accel.backends.cuda_libraries import check_cuda_libraries, install_command, installed_wheels, suitable_wheel
 from mlp_accel.errors import BackendUnavailableError
-
-INSTALL = 'python -m pip install "cupy-cuda13x[ctk]" (driver 580 or newer; "cupy-cuda12x[ctk]" for an older one, never both)'
+from mlp_accel.system import install_driver, show_device
 
 
 class CupyBackend(Backend):
@@ -30,21 +29,22 @@ class CupyBackend(Backend):
     @classmethod
     def probe(cls) -> None:
         cp = _import_cupy()
+        check_cuda_libraries()
         try:
             driver = cp.cuda.runtime.driverGetVersion()
         except Exception as error:
-            raise _unavailable("CUDA libraries missing", _first_line(error), INSTALL) from error
+            raise _unavailable("CUDA libraries missing", _first_line(error), install_command()) from error
         if driver == 0:
-            raise _unavailable("no driver", "libcuda was not found", "install the NVIDIA driver, then check it with nvidia-smi")
+            raise _unavailable("no driver", "libcuda was not found", install_driver())
         _check_device(cp, driver)
         try:
             _check_results(cp)
         except ImportError as error:  # cuBLAS and NVRTC are loaded at first use
-            raise _unavailable("CUDA libraries missing", _first_line(error), INSTALL) from error
+            raise _unavailable("CUDA libraries missing", _first_line(error), install_command()) from error
         except Exception as error:
             libraries = isinstance(error, RuntimeError) and "CuPy failed to load" in str(error)
             cause = "CUDA libraries missing" if libraries else "a kernel failed"
-            raise _unavailable(cause, _first_line(error), INSTALL) from error
+            raise _unavailable(cause, _first_line(error), install_command()) from error
 
     def versions(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
@@ -68,18 +68,21 @@ def _import_cupy() -> Any:
         cp = importlib.import_module("cupy")
     except ModuleNotFoundError as error:
         if error.name != "cupy":
-            raise _unavailable("broken installation", _first_line(error), INSTALL) from error
-        distributions = [d.metadata["Name"] for d in metadata.distributions() if (d.metadata["Name"] or "").startswith("cupy-cuda")]
-        if distributions:
-            mend = f'python -m pip install --force-reinstall "{distributions[0]}[ctk]"'
-            raise _unavailable("broken installation", f"{distributions[0]} is recorded, its files are gone", mend) from error
-        raise _unavailable("not installed", "no module named cupy", INSTALL) from error
+            raise _unavailable("broken installation", _first_line(error), install_command()) from error
+        wheels = installed_wheels()
+        if wheels:
+            raise _unavailable("broken installation", f"{wheels[0]} is recorded, its files are gone", _reinstall()) from error
+        raise _unavailable("not installed", "no module named cupy", install_command()) from error
     except Exception as error:
-        raise _unavailable("broken installation", _first_line(error), INSTALL) from error
+        raise _unavailable("broken installation", _first_line(error), install_command()) from error
     if not hasattr(cp, "ndarray"):  # an empty folder left behind imports as a namespace package
-        mend = 'python -m pip install --force-reinstall "cupy-cuda13x[ctk]"'
-        raise _unavailable("broken installation", "the folder cupy holds no CuPy", mend)
+        raise _unavailable("broken installation", "the folder cupy holds no CuPy", _reinstall())
     return cp
+
+
+def _reinstall() -> str:
+    """Puts the files back and leaves everything else as it is: a NumPy too new would stop Numba."""
+    return f"python -m pip install --force-reinstall --no-deps {next(iter(installed_wheels()), suitable_wheel())}"
 
 
 def _check_device(cp: Any, driver: int) -> None:
@@ -88,13 +91,13 @@ def _check_device(cp: Any, driver: int) -> None:
     except cp.cuda.runtime.CUDARuntimeError as error:
         if "InsufficientDriver" in str(error):
             found = f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy needs a newer one"
-            raise _unavailable("no driver", found, 'update the driver, or: python -m pip install "cupy-cuda12x[ctk]"') from error
+            mend = f"python -m pip uninstall --yes {' '.join(installed_wheels())} && {install_command()}"
+            raise _unavailable("no driver", found, mend) from error
         count, detail = 0, _first_line(error)
     else:
         detail = "the driver sees none"
     if count == 0:
-        mend = "see nvidia-smi and unset CUDA_VISIBLE_DEVICES; in a container start with --gpus all"
-        raise _unavailable("no device", detail, mend)
+        raise _unavailable("no device", detail, show_device())
 
 
 def _check_results(cp: Any) -> None:

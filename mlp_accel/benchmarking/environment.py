@@ -17,6 +17,7 @@ from mlp_accel.threads import available_cores, cgroup_cores
 
 ENVIRONMENT_VARIABLES = (
     "MLP_ACCEL_BACKEND",
+    "MLP_ACCEL_CACHE_DIR",
     "MLP_ACCEL_DATA_DIR",
     "MLP_ACCEL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",

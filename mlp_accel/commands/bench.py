@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import datasets
-from mlp_accel.console import bench_notes, bench_table, output_console, progress_bar
+from mlp_accel.console import bench_notes, bench_table, output_console, print_table, progress_bar
 from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import write_json
@@ -127,8 +127,9 @@ def bench(
         from mlp_accel.benchmarking.report import write_report
 
         write_report(result, html)
-    for line in (bench_table(result), *bench_notes(result)):
-        console.print(line)
+    print_table(console, bench_table(result))
+    for note in bench_notes(result):
+        console.print(note)
     for path in (None if json_file == "-" else json_file, plot, html):
         if path:
             console.print(f"wrote {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlp_accel.console import doctor_lines, doctor_table, output_console
+from mlp_accel.console import doctor_lines, doctor_table, finding_lines, output_console, print_table
 from mlp_accel.files import write_json
 from mlp_accel.options import JsonFile, check_outputs
 
@@ -16,11 +16,11 @@ def doctor(json_file: JsonFile = None) -> None:
     check_outputs(json_file)
     report, verdict = examine()
     console = output_console(json_file)
-    console.print(doctor_table(report))
+    print_table(console, doctor_table(report))
     for line in doctor_lines(report):
         console.print(line)
-    for problem in report["problems"]:
-        console.print(f"problem: {problem}", style="red")
+    for line in finding_lines(report):
+        console.print(line, style="red")
     if json_file:
         write_json(json_file, report)
     raise typer.Exit(verdict)

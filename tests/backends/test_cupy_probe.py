@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlp_accel.backends import cuda_libraries, cupy_backend
 from mlp_accel.backends.cupy_backend import CupyBackend
 from mlp_accel.errors import BackendUnavailableError
 
@@ -44,6 +45,12 @@ class StandIn(ModuleType):
 
     def _synchronize(self) -> None:
         self.synchronized += 1
+
+
+@pytest.fixture(autouse=True)
+def _cuda_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins have them."""
+    monkeypatch.setattr(cupy_backend, "check_cuda_libraries", lambda: None)
 
 
 def why(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None) -> BackendUnavailableError:
@@ -88,6 +95,7 @@ def test_half_uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailableError, match="cupy-cuda13x is recorded, its files are gone") as info:
         CupyBackend.probe()
     assert info.value.cause == "broken installation"
+    assert info.value.mend == "python -m pip install --force-reinstall --no-deps cupy-cuda13x"
 
 
 def test_an_empty_folder_named_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +114,12 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_libraries, "driver_cuda_version", lambda: 12040)
+    monkeypatch.setattr(cupy_backend, "installed_wheels", lambda: ["cupy-cuda13x"])
     error = why(monkeypatch, StandIn(driver=12040, devices=CUDARuntimeError("cudaErrorInsufficientDriver: too old")))
     assert error.cause == "no driver"
     assert "12.4" in error.detail
+    assert error.mend == 'python -m pip uninstall --yes cupy-cuda13x && python -m pip install "cupy-cuda12x[ctk]"'
 
 
 @pytest.mark.parametrize("devices", [0, CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")])

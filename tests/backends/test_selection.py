@@ -51,6 +51,19 @@ def test_auto_takes_the_first_usable_and_says_why(only_numpy_runs: None, caplog:
         assert word in caplog.text
 
 
+def test_auto_stops_at_the_first_that_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def only_cupy_cannot(name: str) -> BackendUnavailableError | None:
+        asked.append(name)
+        return cannot(name) if name == BACKENDS[0] else None
+
+    monkeypatch.setattr(registry, "unavailable", only_cupy_cannot)
+    monkeypatch.setattr(registry, "backend_class", lambda _: registry.Backend)
+    get_backend("auto")
+    assert asked == list(BACKENDS[:2])
+
+
 def test_auto_prefers_cupy_then_numba_then_numpy() -> None:
     assert BACKENDS == ("cupy", "numba", "numpy")
     usable = [name for name in BACKENDS if unavailable(name) is None]

@@ -88,7 +88,7 @@ def test_test_files_may_be_named_test(tmp_path: Path) -> None:
 def test_an_npz_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **small())
     assert_small(load(str(tmp_path / "a.npz")))
-    np.savez_compressed(tmp_path / "b.npz", allow_pickle=False, **small())
+    np.savez_compressed(tmp_path / "b.npz", **small())
     assert_small(load(tmp_path / "b.npz"))
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_file_of_the_package_is_found(tmp_path: Path, monkeypatch: pyt
 )
 def test_a_wrong_npz_file_is_an_error_that_names_the_array(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     arrays = {name: array for name, array in {**small(), **changes}.items() if array is not None}
-    np.savez(tmp_path / "a.npz", allow_pickle=True, **arrays)
+    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DatasetError, match=message):
         load(tmp_path / "a.npz")
 
