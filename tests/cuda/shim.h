@@ -1,7 +1,7 @@
 // A GPU on a CPU: the names of mlp_accel/backends/cuda/device.cuh for g++, as adversarial as the CUDA memory model allows.
 //
-// Every thread is a fiber that runs until it waits; who runs next is drawn at random. A whole cluster is there at once, clusters
-// follow one another. A store to another block's memory arrives at once or only with the next cluster barrier, an asynchronous copy
+// Every thread is a fiber that runs until it waits; who runs next is drawn at random. A whole cluster is there at once, but one block
+// of it, drawn too, starts only when the others are stuck; clusters follow one another. A store to another block's memory arrives at once or only with the next cluster barrier, an asynchronous copy
 // at once or only with the wait for it, drawn anew for each. Shared memory starts as NaN and has guards around it. A barrier or wait
 // can be left out, named by its line, to see whether a test notices.
 #pragma once
@@ -160,6 +160,8 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
             group[rank].warps.resize(threads / WARP_SIZE);
             for (auto& warp : group[rank].warps) warp.barrier.size = WARP_SIZE;
         }
+        const int latecomer = draw() % cluster_size;
+        std::vector<Fiber*> late;
         for (int i = 0; i < count; ++i) {
             Fiber& fiber = fibers[i];
             fiber.block = &group[i / threads], fiber.thread = i % threads;
@@ -168,10 +170,12 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
             fiber.context.uc_stack.ss_size = STACK_BYTES;
             fiber.context.uc_link = nullptr;
             makecontext(&fiber.context, run_fiber, 0);
-            ready.push_back(&fiber);
+            (i / threads == latecomer ? late : ready).push_back(&fiber);
         }
         int left = count;
-        while (!ready.empty()) {
+        while (true) {
+            if (ready.empty()) ready.swap(late);
+            if (ready.empty()) break;
             std::swap(ready[draw() % ready.size()], ready.back());
             Fiber* fiber = ready.back();
             ready.pop_back();
