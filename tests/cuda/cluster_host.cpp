@@ -12,9 +12,3 @@ extern "C" int run(const uint8* images, const int* labels, const int* order, con
     };
     return shim::launch(kernel, networks * CLUSTER, CLUSTER, THREADS, sizeof(Memory), settings);
 }
-
-extern "C" int barrier_sites(int* lines, int* of_cluster, int room) {
-    for (int i = 0; i < (int)shim::sites.size() && i < room; ++i)
-        lines[i] = shim::sites[i].first, of_cluster[i] = shim::sites[i].second;
-    return (int)shim::sites.size();
-}

@@ -21,7 +21,8 @@ import pytest
 from mlp_accel.backends.cuda import source
 
 HERE = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror", "-U_FORTIFY_SOURCE")
+FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror", "-U_FORTIFY_SOURCE", "-fno-gnu-unique")
+# The last: otherwise libraries loaded side by side would share the state of the shim.
 OUTCOMES = ("done", "deadlock", "out of bounds")
 
 
@@ -59,12 +60,12 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def build(host: str, files: tuple[str, ...], options: tuple[str, ...]) -> Any:
-    """A library of `host` (in this folder) around the CUDA sources `files`, compiled with `options`; built once."""
+def build(host: str, files: tuple[str, ...], options: tuple[str, ...], more: str = "") -> Any:
+    """A library of `host` (in this folder) around the CUDA sources `files` and `more`, compiled with `options`; built once."""
     compiler = need_compiler()
-    name = hashlib.sha256(repr((host, files, options)).encode()).hexdigest()[:16]
+    name = hashlib.sha256(repr((host, files, options, more)).encode()).hexdigest()[:16]
     folder = Path(_folder().name)
-    (folder / f"{name}.inc").write_text(source(*files))
+    (folder / f"{name}.inc").write_text(source(*files) + more)
     library = folder / f"{name}.so"
     includes = ("-I", str(HERE), f'-DKERNEL_SOURCE="{folder / name}.inc"')
     command = [compiler, *FLAGS, "-shared", "-fPIC", *includes, *options, "-o", str(library), str(HERE / host)]
@@ -85,7 +86,7 @@ def _argument(value: Any) -> Any:
         return ctypes.c_void_p(value.ctypes.data)
     if isinstance(value, np.float32):
         return ctypes.c_float(float(value))
-    return ctypes.c_int(value)
+    return ctypes.c_int(value) if isinstance(value, int) else value
 
 
 def barrier_sites(library: Any) -> list[tuple[int, bool]]:

@@ -1,7 +1,8 @@
 // A GPU on a CPU: the names of mlp_accel/backends/cuda/device.cuh for g++, as adversarial as the CUDA memory model allows.
 //
 // Every thread is a fiber that runs until it waits; who runs next is drawn at random. A whole cluster is there at once, but one block
-// of it, drawn too, starts only when the others are stuck; clusters follow one another. A store to another block's memory arrives at once or only with the next cluster barrier, an asynchronous copy
+// of it, drawn too, starts only when the others are stuck, and one warp runs only when nothing else can; clusters follow one another. A
+// store to another block's memory arrives at once or only with the next cluster barrier, an asynchronous copy
 // at once or only with the wait for it, drawn anew for each. Shared memory starts as NaN and has guards around it. A barrier or wait
 // can be left out, named by its line, to see whether a test notices.
 #pragma once
@@ -79,7 +80,8 @@ struct Fiber {
 inline Settings settings;
 inline Fiber* current;
 inline jmp_buf scheduler;
-inline std::vector<Fiber*> ready;
+inline std::vector<Fiber*> ready, lagging; // the second run only when there is none of the first
+inline Warp* laggard;
 inline Barrier cluster_barrier;
 inline std::vector<Block>* cluster;
 inline void (*kernel)(void*);
@@ -106,11 +108,15 @@ inline void resume(Fiber* fiber) {
     setcontext(&fiber->context);
 }
 
+inline void release(Fiber* fiber) {
+    (&fiber->block->warps[fiber->thread / WARP_SIZE] == laggard ? lagging : ready).push_back(fiber);
+}
+
 // Arrive, and wait for the rest. Everyone goes on as the draw says.
 inline void wait(Barrier& barrier) {
     barrier.waiting.push_back(current);
     if ((int)barrier.waiting.size() == barrier.size) {
-        ready.insert(ready.end(), barrier.waiting.begin(), barrier.waiting.end());
+        for (Fiber* fiber : barrier.waiting) release(fiber);
         barrier.waiting.clear();
     }
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
@@ -149,7 +155,7 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
         std::vector<std::vector<unsigned char>> memories(cluster_size);
         std::vector<Block> group(cluster_size);
         std::vector<Fiber> fibers(count);
-        cluster = &group, cluster_barrier = Barrier{count, {}}, ready.clear();
+        cluster = &group, cluster_barrier = Barrier{count, {}}, ready.clear(), lagging.clear();
         for (int rank = 0; rank < cluster_size; ++rank) {
             memories[rank].assign(memory_bytes + 2 * GUARD_BYTES, GUARD);
             unsigned char* start = memories[rank].data() + GUARD_BYTES;
@@ -161,6 +167,8 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
             for (auto& warp : group[rank].warps) warp.barrier.size = WARP_SIZE;
         }
         const int latecomer = draw() % cluster_size;
+        auto& warps = group[draw() % cluster_size].warps;
+        laggard = &warps[draw() % warps.size()];
         std::vector<Fiber*> late;
         for (int i = 0; i < count; ++i) {
             Fiber& fiber = fibers[i];
@@ -170,10 +178,14 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
             fiber.context.uc_stack.ss_size = STACK_BYTES;
             fiber.context.uc_link = nullptr;
             makecontext(&fiber.context, run_fiber, 0);
-            (i / threads == latecomer ? late : ready).push_back(&fiber);
+            if (i / threads == latecomer)
+                late.push_back(&fiber);
+            else
+                release(&fiber);
         }
         int left = count;
         while (true) {
+            if (ready.empty()) ready.swap(lagging);
             if (ready.empty()) ready.swap(late);
             if (ready.empty()) break;
             std::swap(ready[draw() % ready.size()], ready.back());
@@ -294,3 +306,10 @@ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 }
 
 inline float byte_as_float(unsigned word, int index) { return (float)(word >> 8 * index & 0xff); }
+
+// For the tests: where barriers and waits have run.
+extern "C" int barrier_sites(int* lines, int* of_cluster, int room) {
+    for (int i = 0; i < (int)shim::sites.size() && i < room; ++i)
+        lines[i] = shim::sites[i].first, of_cluster[i] = shim::sites[i].second;
+    return (int)shim::sites.size();
+}
