@@ -49,10 +49,10 @@ def examine() -> tuple[dict[str, Any], int]:
     selected = None
     if request is not None:
         name, source = request
-        usable = name == "auto" or backends[name]["usable"]
-        selected = {"requested": name, "source": source, "backend": _get_backend(name).name if usable else None}
-        if not usable:
-            problems.append(f"backend {name!r}, from {source}, cannot run here: {backends[name]['reason']}")
+        error = None if name == "auto" else unavailable(name)
+        selected = {"requested": name, "source": source, "backend": None if error else _get_backend(name).name}
+        if error:
+            problems.append(f"backend {name!r}, from {source}, cannot run here: {error.reason}")
             verdict = verdict or UNAVAILABLE
     report = {
         "schema": 1,

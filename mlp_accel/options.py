@@ -75,9 +75,10 @@ def backends_to_measure(backend_list: str | None) -> tuple[Sequence[str], str | 
         return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
     names = [name.strip() for name in backend_list.split(",")]
     for name in names:
-        if name not in backends.BACKENDS:
+        if name == "auto" or not name:
             choices = ", ".join(backends.BACKENDS)
             raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
+        backends.requested_backend(name, "--backends")
     return list(dict.fromkeys(names)), None
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.backends.many import ManyNetworks
 from mlp_accel.errors import check_choice
 from mlp_accel.workspace import Workspace
 
@@ -45,7 +46,7 @@ class Step(Protocol):
     ) -> tuple[Params, Any, Any]: ...
 
 
-class Backend:
+class Backend(ManyNetworks):
     """Array operations for training a multilayer perceptron.
 
     Parameters
@@ -95,11 +96,6 @@ class Backend:
     def limit_threads(self, count: int) -> Iterator[None]:
         """Compute with `count` CPU threads inside the context; what was set before comes back afterwards."""
         yield
-
-    @property
-    def has_fused_epoch(self) -> bool:
-        """Whether it trains an epoch in a way of its own."""
-        return type(self).train_epoch is not Backend.train_epoch
 
     def versions(self) -> dict[str, str]:
         """What the speed of this backend depends on: libraries, threading layer, driver."""

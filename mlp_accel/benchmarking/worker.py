@@ -55,7 +55,7 @@ class BackendEngine:
         n = 2 * self.config["batch_size"]
         x = rng.integers(0, 256, (n, n_in), dtype=np.uint8)
         self._trainer(x, rng.integers(0, n_classes, n)).epoch()
-        path = "fused epoch" if self.config["fused"] and self.backend.has_fused_epoch else "ops"
+        path = self.backend.epoch_path if self.config["fused"] else "ops"
         return {"device": self.backend.device, "path": path}
 
     def versions(self) -> dict[str, str]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.cuda import round_up
-from mlp_accel.backends.cuda.cluster import FILES, ClusterShape
+from mlp_accel.backends.cuda import ceil_div, round_up
+from mlp_accel.backends.cuda.cluster import ClusterShape, cluster_source
 from mlp_accel.network import init_params
 from mlp_accel.training import SGDStep, to_backend
 from mlp_accel.workspace import NO_WORKSPACE
-from tests.cuda.emulator import Emulation, barrier_sites, build, call, stacked
+from tests.cuda.emulator import DEFAULT, Emulation, Program, stacked
 from tests.reference import ReferenceBackend
 
 
@@ -57,27 +57,32 @@ class Problem:
         return problem
 
 
-def library(shape: ClusterShape) -> Any:
-    return build("cluster_host.cpp", FILES, shape.options())
+def program(shape: ClusterShape) -> Program:
+    """The kernel for `shape`."""
+    return Program(cluster_source(), shape.options())
 
 
-def emulate(problem: Problem, emulation: Emulation = Emulation()) -> Result:  # noqa: B008
+def emulate(problem: Problem, emulation: Emulation = DEFAULT) -> Result:
     """Train on the shim; an outcome other than "done" is an AssertionError."""
     shape, n = problem.shape, problem.n
     params = [a.copy() for a in problem.params]
-    images = np.zeros((n, round_up(shape.inputs, 16)), np.uint8)
+    images = aligned(n, round_up(shape.inputs, 16))
     images[:, : shape.inputs] = problem.images
-    aligned = np.zeros(images.size + 16, np.uint8)
-    start = -aligned.ctypes.data % 16
-    aligned = aligned[start : start + images.size]
-    aligned[:] = images.ravel()
-    steps = -(-n // shape.batch)
+    steps = ceil_div(n, shape.batch)
     losses, hits = np.full((problem.networks, n), np.nan, np.float32), np.zeros((problem.networks, n), np.uint8)
     sums = [np.full((problem.networks, steps), np.nan) for _ in range(2)]
-    arrays = (aligned, problem.labels, problem.orders, problem.learning_rates, *params, losses, hits, *sums)
-    outcome = call(library(shape).run, *arrays, n, problem.networks, emulation=emulation)
-    assert outcome == "done", outcome
+    data: list[Any] = [images, problem.labels, problem.orders, problem.learning_rates, *params]
+    arguments = [*data, losses, hits, *sums, np.int32(n)]
+    blocks = problem.networks * shape.cluster
+    program(shape).launch("train_epoch", blocks, shape.threads, shape.shared_bytes, arguments, emulation)
     return Result(params, sums[0], sums[1])
+
+
+def aligned(rows: int, width: int) -> npt.NDArray[np.uint8]:
+    """Zeros that begin at a multiple of 16 bytes, as memory of a GPU does."""
+    memory = np.zeros(rows * width + 16, np.uint8)
+    start = -memory.ctypes.data % 16
+    return memory[start : start + rows * width].reshape(rows, width)
 
 
 def reference(problem: Problem, dtype: str = "float64") -> Result:
@@ -100,6 +105,3 @@ def distance(result: Result, expected: Result) -> float:
     pairs = zip(result.params, expected.params, strict=True)
     differences = [float(np.abs(a - b).max() / (np.abs(b).max() or 1.0)) for a, b in pairs]
     return float(np.max(differences))  # NaN stays NaN
-
-
-__all__ = ["Emulation", "Problem", "Result", "barrier_sites", "distance", "emulate", "library", "reference"]

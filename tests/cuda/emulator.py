@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,12 +19,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlp_accel.backends.cuda import source
+from mlp_accel.backends.cuda import DEVICE, source
 
 HERE = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror", "-U_FORTIFY_SOURCE", "-fno-gnu-unique")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+    "-Wno-clobbered",
+    "-Werror",
+    "-U_FORTIFY_SOURCE",
+    "-fno-gnu-unique",
+    "-shared",
+    "-fPIC",
+)
 # The last: otherwise libraries loaded side by side would share the state of the shim.
-OUTCOMES = ("done", "deadlock", "out of bounds")
+OUTCOMES = ("done", "deadlock", "out of bounds", "wrong arguments")
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class Emulation:
     fault: int = 0
 
 
+DEFAULT = Emulation()
+
+
 def need_compiler() -> str:
     """The C++ compiler, or a skipped test that says so."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
@@ -59,41 +75,75 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mlp-accel-cuda-")
 
 
+class Program:
+    """CUDA sources compiled for the CPU.
+
+    Parameters
+    ----------
+    code : str
+        The sources as NVRTC gets them; what speaks CUDA in them (``device.cuh``) is left to the shim.
+    options : sequence of str
+        Compile-time constants.
+    """
+
+    def __init__(self, code: str, options: Sequence[str]) -> None:
+        self._library = _build(code.replace(source(DEVICE), ""), tuple(options))
+
+    def launch(
+        self,
+        kernel: str,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        arguments: Sequence[npt.NDArray[Any] | np.generic],
+        emulation: Emulation = DEFAULT,
+    ) -> None:
+        """Run a kernel to its end. Arrays are passed by address, NumPy scalars by value.
+
+        Raises
+        ------
+        AssertionError
+            If threads wait for each other forever, one writes outside of the shared memory, or the arguments do not fit the kernel.
+        """
+        values = [ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else _value(a) for a in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        sizes = (ctypes.c_int * len(values))(*(ctypes.sizeof(value) for value in values))
+        chaos = (emulation.seed, int(emulation.truncate), emulation.fault_line, emulation.fault)
+        function = getattr(self._library, f"emulate_{kernel}")
+        outcome = OUTCOMES[function(addresses, sizes, len(values), blocks, threads, shared_bytes, *chaos)]
+        assert outcome == "done", f"{kernel}: {outcome}"
+
+    def barrier_sites(self) -> list[tuple[int, bool]]:
+        """Line of each barrier and wait that has run, and whether it is one of the cluster."""
+        lines, of_cluster = ((ctypes.c_int * 64)() for _ in range(2))
+        count = self._library.barrier_sites(lines, of_cluster, 64)
+        return sorted((line, bool(flag)) for line, flag in zip(lines[:count], of_cluster[:count], strict=True))
+
+
 @cache
-def build(host: str, files: tuple[str, ...], options: tuple[str, ...], more: str = "") -> Any:
-    """A library of `host` (in this folder) around the CUDA sources `files` and `more`, compiled with `options`; built once."""
+def _build(code: str, options: tuple[str, ...]) -> Any:
     compiler = need_compiler()
-    name = hashlib.sha256(repr((host, files, options, more)).encode()).hexdigest()[:16]
-    folder = Path(_folder().name)
-    (folder / f"{name}.inc").write_text(source(*files) + more)
-    library = folder / f"{name}.so"
-    includes = ("-I", str(HERE), f'-DKERNEL_SOURCE="{folder / name}.inc"')
-    command = [compiler, *FLAGS, "-shared", "-fPIC", *includes, *options, "-o", str(library), str(HERE / host)]
+    name = hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
+    text, library = Path(_folder().name) / f"{name}.cpp", Path(_folder().name) / f"{name}.so"
+    exports = "".join(f"SHIM_EXPORT({kernel})\n" for kernel in kernels(code))
+    text.write_text(f'#include "shim.h"\n{code}\n{exports}')
+    command = [compiler, *FLAGS, "-I", str(HERE), *options, "-o", str(library), str(text)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))
 
 
-def call(function: Any, *arguments: Any, emulation: Emulation) -> str:
-    """Call a kernel with arrays and numbers (int, or NumPy scalars for the rest); returns what became of it."""
-    tail = (emulation.seed, int(emulation.truncate), emulation.fault_line, emulation.fault)
-    return OUTCOMES[function(*(_argument(value) for value in (*arguments, *tail)))]
+def kernels(code: str) -> list[str]:
+    """Names of the kernels that are defined in `code`."""
+    return re.findall(r"^(?:KERNEL |STEP_KERNEL\()(\w+)", code, re.MULTILINE)
 
 
-def _argument(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        assert value.flags.c_contiguous
-        return ctypes.c_void_p(value.ctypes.data)
-    if isinstance(value, np.float32):
-        return ctypes.c_float(float(value))
-    return ctypes.c_int(value) if isinstance(value, int) else value
-
-
-def barrier_sites(library: Any) -> list[tuple[int, bool]]:
-    """Line of each barrier and wait that has run in `library`, and whether it is one of the cluster."""
-    lines, of_cluster = (np.zeros(64, np.intc) for _ in range(2))
-    count = library.barrier_sites(_argument(lines), _argument(of_cluster), len(lines))
-    return sorted((int(line), bool(flag)) for line, flag in zip(lines[:count], of_cluster[:count], strict=True))
+def _value(scalar: np.generic) -> Any:
+    assert isinstance(scalar, np.generic), (
+        f"CuPy takes the size of an argument from its NumPy type; this is {type(scalar).__name__}"
+    )
+    dtype: Any = scalar.dtype
+    return np.ctypeslib.as_ctypes_type(dtype)(scalar.item())
 
 
 def stacked(params: Sequence[tuple[Any, Any]]) -> list[npt.NDArray[np.float32]]:

@@ -67,4 +67,4 @@ def table(faults: Faults) -> str:
         checks = sorted({check for check in fault.caught.values() if check})
         by = "; ".join(f"{check} ({', '.join(str(s) for s, c in fault.caught.items() if c == check)})" for check in checks)
         rows.append(f"{fault.line:4}  {fault.kind:21}  {by or 'NOTHING'}  | {fault.text}")
-    return "\n".join(rows)
+    return "\n".join(["", *rows, ""])

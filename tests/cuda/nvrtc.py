@@ -72,7 +72,9 @@ def _read(log: str) -> dict[str, Needs]:
     needs = {}
     for part in log.split("Compiling entry function '")[1:]:
         name = part.partition("'")[0]
-        stack, stores, loads = (int(n) for n in _find(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part))
+        stack, stores, loads = (
+            int(n) for n in _find(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part)
+        )
         (registers,) = _find(r"Used (\d+) registers", part)
         shared = re.search(r"(\d+) bytes smem", part)
         needs[name] = Needs(int(registers), stores + loads, stack, int(shared.group(1)) if shared else 0)

@@ -307,7 +307,34 @@ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 
 inline float byte_as_float(unsigned word, int index) { return (float)(word >> 8 * index & 0xff); }
 
-// For the tests: where barriers and waits have run.
+// For the tests -------------------------------------------------------------------------------------------------------------------
+
+namespace shim {
+enum { WRONG_ARGUMENTS = 3 };
+
+template <class... P, size_t... I>
+int invoke(void (*kernel)(P...), void** arguments, std::index_sequence<I...>, int blocks, int threads, size_t memory, const Settings& wanted) {
+    auto body = [=] { kernel(*static_cast<P*>(arguments[I])...); };
+    return launch(body, blocks, CLUSTER, threads, memory, wanted);
+}
+
+// As cuLaunchKernel takes them: addresses of the arguments. Their sizes are checked, which the driver cannot do.
+template <class... P>
+int invoke(void (*kernel)(P...), void** arguments, const int* sizes, int count, int blocks, int threads, int memory, const Settings& wanted) {
+    const int needed[] = {(int)sizeof(P)...};
+    if (count != (int)sizeof...(P) || blocks % CLUSTER || memcmp(needed, sizes, sizeof needed)) return WRONG_ARGUMENTS;
+    return invoke(kernel, arguments, std::index_sequence_for<P...>(), blocks, threads, memory, wanted);
+}
+} // namespace shim
+
+#define SHIM_EXPORT(kernel)                                                                                                        \
+    extern "C" int emulate_##kernel(void** arguments, const int* sizes, int count, int blocks, int threads, int memory,            \
+                                    unsigned seed, int truncate, int fault_line, int fault) {                                      \
+        return shim::invoke(kernel, arguments, sizes, count, blocks, threads, memory,                                              \
+                            {seed, truncate != 0, fault_line, (shim::Fault)fault});                                                \
+    }
+
+// Where barriers and waits have run, and which of them are a cluster's.
 extern "C" int barrier_sites(int* lines, int* of_cluster, int room) {
     for (int i = 0; i < (int)shim::sites.size() && i < room; ++i)
         lines[i] = shim::sites[i].first, of_cluster[i] = shim::sites[i].second;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from mlp_accel.backends.cuda import DEVICE, source
 from mlp_accel.backends.cuda.cluster import FILES, ClusterShape, fit, largest_hidden
-from tests.cuda.cluster import Emulation, Problem, barrier_sites, distance, emulate, library, reference
+from tests.cuda.cluster import Problem, distance, emulate, program, reference
+from tests.cuda.emulator import DEFAULT, Emulation
 from tests.cuda.faults import Faults, table
 
 PARAMETER_TOLERANCE = {False: 2e-6, True: 2e-4}
@@ -84,8 +86,8 @@ def faults() -> Faults:
         np.testing.assert_array_less(distance(result, expected), PARAMETER_TOLERANCE[False])
         np.testing.assert_allclose(result.losses, expected.losses, rtol=LOSS_TOLERANCE[False])
 
-    check(Emulation())
-    return Faults.inject(check, barrier_sites(library(FAULTY)), "cluster.cu", seeds=(1, 2, 3))
+    check(DEFAULT)
+    return Faults.inject(check, program(FAULTY).barrier_sites(), "cluster.cu", seeds=(1, 2, 3))
 
 
 def test_every_barrier_and_wait_of_the_source_is_run_and_removed_in_turn(faults: Faults) -> None:
@@ -96,7 +98,7 @@ def test_every_barrier_and_wait_of_the_source_is_run_and_removed_in_turn(faults:
 
 
 def test_every_fault_is_caught(faults: Faults) -> None:
-    print(table(faults))
+    sys.stdout.write(table(faults))
     assert faults.missed() == []
 
 

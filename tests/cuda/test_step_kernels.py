@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from mlp_accel.backends.cuda import round_up, source
-from mlp_accel.backends.cuda.steps import FILES, Launch, StepShape
+from mlp_accel.backends.cuda.steps import THREADS, Launch, StepShape
 from mlp_accel.network import init_params
 from mlp_accel.training import SGDStep, to_backend
 from mlp_accel.workspace import NO_WORKSPACE
 from tests.cuda.cluster import Result, distance
-from tests.cuda.emulator import Emulation, barrier_sites, build, call, stacked
+from tests.cuda.emulator import DEFAULT, Emulation, Program, stacked
 from tests.cuda.faults import Faults, table
 from tests.reference import ReferenceBackend
 
@@ -44,11 +44,7 @@ def data(shape: StepShape, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int
     return images, rng.integers(0, shape.layer_sizes[-1], n).astype(np.int32), rng.permutation(n).astype(np.int32)
 
 
-def library(shape: StepShape) -> Any:
-    return build("steps_host.cpp", FILES, shape.options(), shape.kernels())
-
-
-def emulate(shape: StepShape, n: int, emulation: Emulation = Emulation()) -> Result:  # noqa: B008
+def emulate(shape: StepShape, n: int, emulation: Emulation = DEFAULT) -> Result:
     """An epoch, launch by launch as the host plans it, in memory that starts as NaN."""
     images, labels, order = data(shape, n)
     if shape.bytes:
@@ -61,12 +57,11 @@ def emulate(shape: StepShape, n: int, emulation: Emulation = Emulation()) -> Res
     steps = -(-n // shape.batch)
     losses, hits, sums = np.full(n, np.nan, np.float32), np.zeros(n, np.uint8), np.full((2, steps), np.nan)
     arrays = (parameters, outputs, deltas, images, labels, order, losses, hits, sums[0], sums[1], RATE[shape.gradient])
-    built = library(shape)
+    program = Program(shape.source(), shape.options())
 
     def launch(what: Launch, step: int) -> None:
-        kernel = ctypes.cast(getattr(built, what.kernel), ctypes.c_void_p)
-        outcome = call(built.run, kernel, what.blocks, *arrays, n, step, emulation=emulation)
-        assert outcome == "done", f"{what.kernel}: {outcome}"
+        arguments = (*arrays, np.int32(n), np.int32(step))
+        program.launch(what.kernel, what.blocks, THREADS, shape.shared_bytes, arguments, emulation)
 
     for step in range(steps):
         for what in shape.launches():
@@ -115,9 +110,9 @@ def test_every_barrier_of_the_source_is_removed_in_turn_and_each_fault_is_caught
         np.testing.assert_array_less(distance(result, expected), PARAMETER_TOLERANCE[False])
         np.testing.assert_allclose(result.losses, expected.losses, rtol=LOSS_TOLERANCE[False])
 
-    check(Emulation())
-    faults = Faults.inject(check, barrier_sites(library(shape)), "steps.cu", seeds=(1, 2, 3))
-    print(table(faults))
+    check(DEFAULT)
+    faults = Faults.inject(check, Program(shape.source(), shape.options()).barrier_sites(), "steps.cu", seeds=(1, 2, 3))
+    sys.stdout.write(table(faults))
     lines = source("steps.cu").splitlines()[1:]
     calls = {line for line, text in enumerate(lines, start=1) if re.search(r"\b(\w+_sync|copy_wait)\(\)", text)}
     assert calls == set(faults.lines())

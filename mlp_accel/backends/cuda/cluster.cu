@@ -252,11 +252,13 @@ DEVICE void store_network(const Memory& memory, const Epoch& epoch, int rank) {
     for (int i = thread_index(); i < HIDDEN; i += THREADS) epoch.hidden_bias[i] = memory.small[HIDDEN_BIAS + i];
 }
 
+#define KERNEL extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1)
+
 // Train gridDim / CLUSTER networks on every minibatch of their order once, in place.
 //
 // images (n, PIXELS), labels (n,); for each network: order (n,), learning_rates (), hidden_weights (INPUTS, HIDDEN), hidden_bias,
 // output_weights (HIDDEN, CLASSES), output_bias. Filled for each network: losses, hits (n,), and their sums by minibatch.
-extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1) train_epoch(
+KERNEL train_epoch(
     const uint8* images, const int* labels, const int* order, const float* learning_rates, float* hidden_weights, float* hidden_bias,
     float* output_weights, float* output_bias, float* losses, uint8* hits, double* batch_losses, double* batch_hits, int n) {
     Memory& memory = shared_memory<Memory>();

@@ -95,7 +95,11 @@ class StepShape:
     def options(self) -> tuple[str, ...]:
         """For the compiler."""
         stride = round_up(self.layer_sizes[0], 16) if self.bytes else self.layer_sizes[0]
-        sizes = {"SIZES": ",".join(map(str, self.layer_sizes)), "LAYERS": self.layers, "CLASSES": self.layer_sizes[-1]}
+        sizes: dict[str, int | str] = {
+            "SIZES": ",".join(map(str, self.layer_sizes)),
+            "LAYERS": self.layers,
+            "CLASSES": self.layer_sizes[-1],
+        }
         data = {"BATCH": self.batch, "BYTES": int(self.bytes), "IMAGE_STRIDE": stride, "SHARED_BYTES": self.shared_bytes}
         return defines({**sizes, **data, **rules(self.activation, self.gradient, self.tf32)})
 
