@@ -98,9 +98,10 @@ struct Sample {
 #pragma unroll
         for (int i = 0; i < CLASSES_PER_LANE; ++i) {
             if (i * WARP + lane < CLASSES) largest = fmaxf(largest, scores[i]);
-            if (label / WARP == i) of_label = shuffle(scores[i], label % WARP);
+            if (i * WARP + lane == label) of_label = scores[i];
         }
         largest = warp_max(largest);
+        of_label = shuffle(of_label, label % WARP);
         int best = -1;
         float exponentials[CLASSES_PER_LANE], total = 0;
 #pragma unroll

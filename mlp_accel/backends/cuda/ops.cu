@@ -1,6 +1,6 @@
 // The ops of the backend that are not products, one launch each. Rows of scores are taken by a warp, all else element by element.
 //
-// The host defines REAL (float, double) and LABEL (an integer type), and asks for THREADS threads in a block.
+// The host defines REAL (float, double), its SMALLEST_NORMAL number and LABEL (an integer type), and asks for THREADS threads in a block.
 using uint8 = unsigned char;
 using Real = REAL;
 using Label = LABEL;
@@ -9,7 +9,6 @@ constexpr int WARP = 32;
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / WARP;
 constexpr Real PIXEL_SCALE = (Real)(1.0 / 255.0);
-constexpr Real SMALLEST_NORMAL = sizeof(Real) == 4 ? (Real)1.17549435e-38 : (Real)2.2250738585072014e-308;
 
 enum Activation { TANH, RELU, SIGMOID, IDENTITY };
 
@@ -108,7 +107,7 @@ KERNEL cross_entropy(const Label* y, const Real* y_hat, double* sum, int width, 
         const long long label = (long long)y[row];
         if (label < 0 || label >= width) return 0.0; // no class
         const Real p = y_hat[(long long)row * width + label];
-        return -(double)log(p < SMALLEST_NORMAL ? SMALLEST_NORMAL : p);
+        return -(double)log(p < (Real)SMALLEST_NORMAL ? (Real)SMALLEST_NORMAL : p);
     });
 }
 

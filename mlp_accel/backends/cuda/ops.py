@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mlp_accel.backends.cuda import DEVICE, defines, source
 
 FILES = ("ops.cu",)
@@ -23,7 +25,8 @@ LABEL = {
 
 def options(dtype: str, label_dtype: str = "int64") -> tuple[str, ...]:
     """For the compiler."""
-    return defines({"REAL": REAL[dtype], "LABEL": LABEL[label_dtype]})
+    smallest = f"{float(np.finfo(dtype).smallest_normal)!r}{'f' if dtype == 'float32' else ''}"
+    return defines({"REAL": REAL[dtype], "SMALLEST_NORMAL": smallest, "LABEL": LABEL[label_dtype]})
 
 
 def ops_source() -> str:
