@@ -157,6 +157,8 @@ class FakeCupy(ModuleType):
             Stream=OwnStream,
             get_current_stream=lambda: self.streams[-1],
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            Event=lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None),
+            get_elapsed_time=lambda start, end: 1.0,
             driver=SimpleNamespace(CUDADriverError=CUDADriverError, funcSetAttribute=self._set_attribute),
         )
         self._core = SimpleNamespace(
@@ -188,6 +190,9 @@ class FakeCupy(ModuleType):
     def asnumpy(self, array: Any) -> npt.NDArray[Any]:
         self.log.append("to host")
         return np.array(array).view(np.ndarray)
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(total_bytes=lambda: 0)
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         refuse_host_arrays([a, b])
