@@ -79,7 +79,7 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
     notes.append(f"medians of {config['epochs']} steady epochs after {config['warm_up_epochs']} to warm up, engines taking turns")
     if config["short"]:
         notes.append("a short run: too few epochs to quote")
-    if not config["fused"] or any(row.get("path") == "fused epoch" for row in result["results"]):
+    if not config["fused"] or any(row.get("path") not in (None, "ops") for row in result["results"]):
         paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
         notes.append(f"paths taken: {paths or 'none'}")
     if result.get("interrupted"):

@@ -45,7 +45,7 @@ class CupyBackend(Backend):
         self.gpu = Device(self.xp, device, tf32=self.settings.tf32)
         self.device = f"cuda:{self.gpu.index} {self.gpu.name}"
         self._paths = PathChooser(self)
-        self._module = cache(self.gpu.module)
+        self._kernel = cache(self._load_kernel)
 
     @classmethod
     def probe(cls, device: int | None = None) -> None:
@@ -228,8 +228,10 @@ class CupyBackend(Backend):
         blocks = ceil_div(threads, ops.THREADS)
         shared = ops.SHARED_BYTES if kernel in ops.ROWS else 0
         with self.gpu:
-            module = self._module(ops.ops_source(), ops.options(self.dtype, label_dtype))
-            module.get_function(kernel)((blocks,), (ops.THREADS,), arguments, shared_mem=shared)
+            self._kernel(kernel, label_dtype)((blocks,), (ops.THREADS,), arguments, shared_mem=shared)
+
+    def _load_kernel(self, name: str, label_dtype: str) -> Any:
+        return self.gpu.module(ops.ops_source(), ops.options(self.dtype, label_dtype)).get_function(name)
 
 
 def _need(fits: bool, problem: str, *arrays: Array) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -40,7 +41,11 @@ class StandIn(ModuleType):
             getDeviceProperties=lambda _: {"name": b"Stand-in GPU"},
         )
         self.synchronized = 0
-        self.cuda = SimpleNamespace(runtime=runtime, get_current_stream=lambda: SimpleNamespace(synchronize=self._synchronize))
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            Device=lambda _: nullcontext(),
+            get_current_stream=lambda: SimpleNamespace(synchronize=self._synchronize),
+        )
 
     def _synchronize(self) -> None:
         self.synchronized += 1
