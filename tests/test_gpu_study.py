@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -74,12 +75,14 @@ def test_without_a_gpu_each_row_says_so_in_the_result_file(study: Any, tmp_path:
     assert row["reason"]
 
 
-def test_a_row_that_hangs_or_fails_costs_only_itself(study: Any) -> None:
+def test_a_row_that_hangs_dies_or_fails_costs_only_itself(study: Any) -> None:
     start = time.monotonic()
     row = study.run(study.Plan("cupy-hangs", functools.partial(time.sleep, 300)), 2)
     assert time.monotonic() - start < 60
     assert (row["status"], row["reason"]) == ("failed", "stopped after 2 s: the time of the stage is up")
-    row = study.run(study.Plan("cupy-fails", divmod, {}), 60)
+    row = study.run(study.Plan("cupy-dies", functools.partial(os._exit, 7)), 200)
+    assert (row["status"], row["reason"]) == ("failed", "the process died with exit code 7")
+    row = study.run(study.Plan("cupy-fails", divmod, {}), 200)
     assert (row["status"], row["epoch_seconds"]) == ("failed", None)
     assert "TypeError" in row["reason"]
 

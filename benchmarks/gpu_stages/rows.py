@@ -64,10 +64,20 @@ def run(plan: Plan, timeout: float) -> dict[str, Any]:
     answers = context.Queue()
     process = context.Process(target=_measure, args=(plan, answers))
     process.start()
+    end = time.monotonic() + timeout
+    status: str = "failed"
+    reason: str | None = f"stopped after {timeout:.0f} s: the time of the stage is up"
+    fields: dict[str, Any] = {}
     try:
-        status, reason, fields = answers.get(timeout=max(timeout, 0.1))
-    except queue.Empty:
-        status, reason, fields = "failed", f"stopped after {timeout:.0f} s: the time of the stage is up", {}
+        while time.monotonic() < end:
+            alive = process.is_alive()  # looked at before the queue: an answer may come just before the end
+            try:
+                status, reason, fields = answers.get(timeout=0.2)
+                break
+            except queue.Empty:
+                if not alive:
+                    reason = f"the process died with exit code {process.exitcode}"
+                    break
     finally:
         process.join(timeout=2)
         if process.is_alive():

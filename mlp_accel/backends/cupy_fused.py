@@ -48,6 +48,7 @@ class ClusterPath:
     def __init__(self, gpu: Device, shape: ClusterShape) -> None:
         self.gpu, self.shape = gpu, shape
         self.name = f"cluster of {shape.cluster}"
+        self._rates: tuple[list[float], Array] = ([], None)
         self._kernel = gpu.module(cluster_source(), shape.options()).get_function("train_epoch")
         self._kernel.max_dynamic_shared_size_bytes = shape.shared_bytes
         if shape.cluster > PORTABLE:
@@ -65,10 +66,12 @@ class ClusterPath:
         networks, n = orders.shape
         batches = ceil_div(n, shape.batch)
         trained = [(self._copy(weights), self._copy(bias)) for weights, bias in params]
-        rates = cp.asarray(np.array([step.learning_rate for step in steps], np.float32))
+        rates = [step.learning_rate for step in steps]
+        if self._rates[0] != rates:  # the same in every epoch of a training run
+            self._rates = rates, cp.asarray(np.array(rates, np.float32))
         losses, hits = cp.empty((networks, n), np.float32), cp.empty((networks, n), np.uint8)
         sums = [cp.empty((networks, batches), np.float64) for _ in range(2)]
-        arrays = (data.images, data.labels, self.gpu.contiguous(orders.astype(np.int32, copy=False)), rates)
+        arrays = (data.images, data.labels, self.gpu.contiguous(orders.astype(np.int32, copy=False)), self._rates[1])
         arguments = (*arrays, *(a for pair in trained for a in pair), losses, hits, *sums, np.int32(n))
         self._kernel((networks * shape.cluster,), (shape.threads,), arguments, shared_mem=shape.shared_bytes)
         return trained, sums[0], sums[1]
