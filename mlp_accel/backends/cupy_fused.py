@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ NON_PORTABLE_CLUSTER = 14
 
 MAX_GRAPH_LAUNCHES = 20_000
 """An epoch of more launches is not captured in a graph."""
+
+logger = logging.getLogger("mlp_accel")
 
 
 @dataclass
@@ -109,10 +112,7 @@ class StepPath:
         self._sums: Array = None
         self._captured: tuple[Any, ...] = ()
         self._graph: Any = None
-
-    def launches(self, n: int) -> int:
-        """How many launches an epoch of `n` samples takes."""
-        return len(self._launches) * ceil_div(n, self.shape.batch) + 1
+        self._told = False
 
     def train(self, step: Step, params: Params, data: Data, order: Array) -> tuple[Params, Array, Array]:
         """As `Backend.train_epoch`."""
@@ -120,11 +120,18 @@ class StepPath:
         for ours, theirs in zip(self._layers(self._parameters), params, strict=True):
             ours[0][...], ours[1][...] = theirs
         self._order[...] = order
-        if self.graph and self.launches(len(order)) <= MAX_GRAPH_LAUNCHES:
+        if self.graph and self._fits_graph(len(order)):
             self._run_graph(step, data)
         else:
             self._run(step, data)
         return self._layers(self._parameters.copy()), self._sums[0].copy(), self._sums[1].copy()
+
+    def _fits_graph(self, n: int) -> bool:
+        launches = len(self._launches) * ceil_div(n, self.shape.batch) + 1
+        if launches > MAX_GRAPH_LAUNCHES and not self._told:
+            self._told = True
+            logger.warning("an epoch of %d launches is too long for a CUDA graph: they are made one by one", launches)
+        return launches <= MAX_GRAPH_LAUNCHES
 
     def _reserve(self, n: int) -> None:
         """Memory for an epoch of `n` samples, at the same place for every epoch: a graph has its addresses."""

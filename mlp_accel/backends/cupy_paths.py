@@ -65,6 +65,8 @@ class PathSettings:
         check_choice("path", self.path, PATHS)
         if self.cluster not in (None, 1, 2, 4, 8, 16):
             raise SettingError(f"a cluster has 1, 2, 4, 8 or 16 thread blocks; got {self.cluster} from {self.source}")
+        if self.cluster is not None and self.path not in ("auto", "cluster"):
+            raise SettingError(f"the path {self.path!r} has no cluster; {self.source} gives it one of {self.cluster}")
 
     @classmethod
     def from_environment(cls) -> PathSettings:

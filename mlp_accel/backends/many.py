@@ -1,4 +1,4 @@
-"""The op that trains several networks at once, in its plain form: one after another."""
+"""Whole epochs: how a backend trains them, and the plain form of training several networks, one after another."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ class ManyNetworks:
         raise NotImplementedError
 
     @property
-    def epoch_path(self) -> str:
-        """How it trains an epoch, for people."""
+    def has_fused_epoch(self) -> bool:
+        """Whether it trains an epoch in a way of its own."""
         from mlp_accel.backends.base import Backend
 
-        return "ops" if type(self).train_epoch is Backend.train_epoch else "fused epoch"
+        return type(self).train_epoch is not Backend.train_epoch
+
+    @property
+    def epoch_path(self) -> str:
+        """How it trains an epoch, for people."""
+        return "fused epoch" if self.has_fused_epoch else "ops"
 
     def train_epoch_of_each(
         self, steps: Sequence[Step], params: Params, x: Array, y: Array, orders: Array, batch_size: int, workspace: Workspace

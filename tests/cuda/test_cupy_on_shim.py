@@ -142,6 +142,17 @@ def test_a_graph_is_captured_once_and_launched_once_an_epoch(cupy: FakeCupy) -> 
     assert [entry for entry in cupy.log if "graph" in entry or "capture" in entry] == ["graph of 25"] * 2  # 6 steps of 4, the sums
 
 
+def test_an_epoch_too_long_for_a_graph_is_launched_step_by_step_and_says_so(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mlp_accel.backends.cupy_fused.MAX_GRAPH_LAUNCHES", 20)
+    x, y = data(60)
+    ours = mini_batch_sgd(x, y, init_params(SIZES), epochs=2, batch_size=10, backend=backend_by("graph"))
+    theirs = mini_batch_sgd(x, y, init_params(SIZES), epochs=2, batch_size=10, backend=backend_by("steps"))
+    assert bits(ours.params) == bits(theirs.params)
+    assert caplog.text.count("an epoch of 25 launches is too long for a CUDA graph") == 1
+
+
 def test_the_work_of_an_epoch_is_ordered_with_the_stream_around_it(cupy: FakeCupy) -> None:
     x, y = data(20)
     trainer = Trainer(x, y, init_params(SIZES), SGDStep(0.1), backend_by("cluster"), batch_size=10)

@@ -12,7 +12,7 @@ import pytest
 from mlp_accel import BackendUnavailableError, DeviceMemoryError, SettingError, get_backend, init_params, mini_batch_sgd
 from mlp_accel.backends import Backend
 from mlp_accel.backends.cupy_backend import CupyBackend
-from mlp_accel.backends.cupy_paths import PathError
+from mlp_accel.backends.cupy_paths import PathError, PathSettings
 from mlp_accel.training import SGDStep, Trainer
 from tests.cuda.fake_cupy import FakeCupy, OutOfMemoryError
 from tests.cuda.small import SIZES, backend_by, data
@@ -45,6 +45,10 @@ def test_the_path_may_be_named_in_the_environment(cupy: FakeCupy, monkeypatch: p
         monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", wrong)
         with pytest.raises(SettingError, match="from the environment variable MLP_ACCEL_CUPY_PATH is no path; choose one of auto"):
             CupyBackend()
+    with pytest.raises(SettingError, match="the path 'ops' has no cluster"):
+        PathSettings("ops", cluster=4)
+    with pytest.raises(SettingError, match="a cluster has 1, 2, 4, 8 or 16 thread blocks; got 3"):
+        PathSettings(cluster=3)
     monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", "")
     assert CupyBackend().settings.path == "auto"
 
