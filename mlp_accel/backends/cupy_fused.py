@@ -27,7 +27,10 @@ logger = logging.getLogger("mlp_accel")
 
 @dataclass
 class Data:
-    """Images and labels as the kernels read them. The originals are kept, so that they can be recognised."""
+    """Images and labels as the kernels read them, at the same place in every epoch; the originals are kept to recognise them.
+
+    Labels are int32. Rows of pixels begin at every 16 bytes, padded with zeros where they do not by themselves.
+    """
 
     x: Array
     y: Array
@@ -36,13 +39,19 @@ class Data:
 
     @classmethod
     def prepare(cls, gpu: Device, x: Array, y: Array) -> Data:
-        """Labels as int32; rows of pixels that begin at every 16 bytes, padded with zeros where they do not already."""
+        """Memory for `x` and `y`, filled."""
         cp = gpu.cp
-        images, width = gpu.contiguous(x), round_up(x.shape[1], 16)
-        if x.dtype == np.uint8 and x.shape[1] != width:
-            images = cp.zeros((x.shape[0], width), np.uint8)
-            images[:, : x.shape[1]] = x
-        return cls(x, y, images, y.astype(np.int32))
+        width = round_up(x.shape[1], 16) if x.dtype == np.uint8 else x.shape[1]
+        as_it_is = x.flags.c_contiguous and x.shape[1] == width
+        data = cls(x, y, x if as_it_is else cp.zeros((x.shape[0], width), x.dtype), cp.empty(y.shape, np.int32))
+        data.refresh()
+        return data
+
+    def refresh(self) -> None:
+        """Read the originals again: their owner may have changed them."""
+        if self.images is not self.x:
+            self.images[:, : self.x.shape[1]] = self.x
+        self.labels[...] = self.y
 
 
 class ClusterPath:

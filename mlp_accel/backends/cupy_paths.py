@@ -30,8 +30,8 @@ TF32_VARIABLE = "MLP_ACCEL_TF32"
 LARGE_STEP = 1e9
 """Multiplications and additions in a step above which cuBLAS is taken to beat the step kernels: an estimate, not measured."""
 
-TOLERANCE = {False: 1e-4, True: 1e-2}
-"""Largest difference to the ops in a path's first two steps, in units of the largest parameter of an array; by TF32 or not."""
+TOLERANCE = {False: 1e-3, True: 5e-2}
+"""Largest difference to the ops after two steps, in units of the largest change of an array by them; by TF32 or not."""
 
 logger = logging.getLogger("mlp_accel")
 
@@ -135,9 +135,11 @@ class PathChooser:
         return Backend.train_epoch_of_each(self.backend, steps, params, x, y, orders, batch_size, workspace)
 
     def _prepare(self, x: Array, y: Array) -> Data:
-        """Once for the same arrays: a training run passes them in every epoch."""
+        """Memory is taken once for the same arrays: a training run passes them in every epoch."""
         if self._data is None or self._data.x is not x or self._data.y is not y:
             self._data = Data.prepare(self.gpu, x, y)
+        else:
+            self._data.refresh()
         return self._data
 
     def _path(
@@ -183,17 +185,19 @@ class PathChooser:
         self, path: FusedPath, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
     ) -> str | None:
         """Train a little by the path and by the ops; what is wrong with the result, or None."""
+        arguments = (x, y, order, batch_size, workspace)
         ours, our_losses, _ = path.train(step, params, self._prepare(x, y), order)
-        theirs, their_losses, _ = Backend.train_epoch(self.backend, step, params, x, y, order, batch_size, workspace)
-        tolerance = TOLERANCE[self.settings.tf32]
-        pairs = [(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)]
-        for a, b in [*pairs, (our_losses, their_losses)]:
-            host_a, host_b = self.backend.to_numpy(a), self.backend.to_numpy(b)
+        theirs, their_losses, _ = Backend.train_epoch(self.backend, step, params, *arguments)
+        tolerance, eps = TOLERANCE[self.settings.tf32], float(np.finfo(np.float32).eps)
+        columns = [[a for pair in layers for a in pair] for layers in (ours, theirs, params)]
+        for a, b, start in [*zip(*columns, strict=True), (our_losses, their_losses, 0 * their_losses)]:
+            host_a, host_b, host_start = (self.backend.to_numpy(array) for array in (a, b, start))
             if not np.isfinite(host_b).all():
                 continue  # nothing to compare with: the training reports it
-            difference = float(np.abs(host_a - host_b).max()) / (float(np.abs(host_b).max()) or 1.0)
-            if not difference <= tolerance:
-                size = f"{difference:.1e} (tolerance {tolerance:.0e})"
+            difference = float(np.abs(host_a - host_b).max())
+            change, rounding = float(np.abs(host_b - host_start).max()), 8 * eps * float(np.abs(host_b).max())
+            if not difference <= tolerance * change + rounding:
+                size = f"{difference:.1e}, where the ops change them by up to {change:.1e}"
                 return f"its results are wrong: after two steps they differ from the ops by {size}"
         return None
 

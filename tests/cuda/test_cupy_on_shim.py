@@ -123,6 +123,20 @@ def test_the_parameters_that_are_given_do_not_change(cupy: FakeCupy) -> None:
         assert bits(first) == kept, path
 
 
+@pytest.mark.parametrize("path", ["cluster", "graph"])
+def test_data_that_its_owner_has_changed_is_read_again(cupy: FakeCupy, path: str) -> None:
+    results = []
+    for change_first in (True, False):
+        backend = backend_by(path)
+        x, y, order = (backend.asarray(a) for a in (*data(40), np.arange(40)))
+        params = [(backend.asarray(w), backend.asarray(b)) for w, b in init_params(SIZES)]
+        if not change_first:
+            backend.train_epoch(SGDStep(0.1), params, x, y, order, 16, NO_WORKSPACE)
+        x[:20], y[:20] = x[20:], y[20:]
+        results.append(bits(backend.train_epoch(SGDStep(0.1), params, x, y, order, 16, NO_WORKSPACE)[0]))
+    assert results[0] == results[1]
+
+
 def test_a_cluster_epoch_is_one_launch(cupy: FakeCupy) -> None:
     x, y = data(200)
     trainer = Trainer(x, y, init_params(SIZES), SGDStep(0.1), backend_by("cluster"), batch_size=10)

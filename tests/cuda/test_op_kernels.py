@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def test_the_barrier_of_the_sums_is_removed_and_the_fault_is_caught() -> None:
 
     def check(emulation: Emulation) -> None:
         total = np.full((), np.nan)
-        arguments = [y, logits, total, np.int32(10), np.int32(45)]
+        arguments: list[Any] = [y, logits, total, np.int32(10), np.int32(45)]
         program.launch("cross_entropy_from_logits", 1, ops.THREADS, ops.SHARED_BYTES, arguments, emulation)
         np.testing.assert_allclose(total, expected, rtol=1e-6)
 
