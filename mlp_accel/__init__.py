@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlp_accel.backends import Backend, get_backend
     from mlp_accel.datasets import Dataset, load
-    from mlp_accel.errors import BackendUnavailableError, DatasetError, MlpAccelError, OutputError, ParameterFileError, SettingError
+    from mlp_accel.errors import (
+        BackendUnavailableError,
+        DatasetError,
+        DeviceMemoryError,
+        MlpAccelError,
+        OutputError,
+        ParameterFileError,
+        SettingError,
+    )
     from mlp_accel.history import History, NonFiniteLossError
+    from mlp_accel.many import train_many
     from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
     from mlp_accel.notebook import from_notebook, to_notebook
     from mlp_accel.parameters import load_params, save_params
@@ -27,6 +36,7 @@ __all__ = [
     "BackendUnavailableError",
     "Dataset",
     "DatasetError",
+    "DeviceMemoryError",
     "History",
     "MlpAccelError",
     "NonFiniteLossError",
@@ -47,6 +57,7 @@ __all__ = [
     "save_params",
     "sgd",
     "to_notebook",
+    "train_many",
 ]
 
 _HOMES = {
@@ -60,6 +71,8 @@ _HOMES = {
     "OutputError": "errors",
     "ParameterFileError": "errors",
     "SettingError": "errors",
+    "DeviceMemoryError": "errors",
+    "train_many": "many",
     "History": "history",
     "NonFiniteLossError": "history",
     "backward": "network",

@@ -58,3 +58,7 @@ class ParameterFileError(MlpAccelError, ValueError):
 
 class OutputError(MlpAccelError, OSError):
     """A file that was asked for cannot be written."""
+
+
+class DeviceMemoryError(MlpAccelError, MemoryError):
+    """The memory of a GPU does not suffice."""

@@ -79,7 +79,7 @@ def parse_numbers(text: str, option: str, what: str = "numbers") -> tuple[int, .
 def backends_to_measure(names: str | None) -> tuple[Sequence[str], str | None]:
     """Backends, and what restricted them other than the option itself."""
     if names is not None:
-        return _chosen(names, backends.BACKENDS, ", ".join(backends.BACKENDS)), None
+        return _chosen(names, ()), None
     name, source = backends.requested_backend()
     return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
 
@@ -90,15 +90,18 @@ def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], s
     if names is None:
         chosen, source = backends_to_measure(None)
         return (*chosen, *every_peer), source
-    choices = f"{', '.join(backends.BACKENDS)} or the peers {', '.join(PEERS)}"
-    return list(dict.fromkeys([*_chosen(names, (*backends.BACKENDS, *PEERS), choices), *every_peer])), None
+    return list(dict.fromkeys([*_chosen(names, PEERS), *every_peer])), None
 
 
-def _chosen(names: str, known: Sequence[str], choices: str) -> list[str]:
+def _chosen(names: str, peers: Sequence[str]) -> list[str]:
     given = [name.strip() for name in names.split(",")]
     for name in given:
-        if name not in known:
+        if name in peers:
+            continue
+        if name == "auto" or not name:
+            choices = ", ".join((*backends.BACKENDS, *peers))
             raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
+        backends.requested_backend(name, "--backends")
     return list(dict.fromkeys(given))
 
 

@@ -85,14 +85,15 @@ class Trainer:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
         self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
         layer_sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
-        _check_labels(y, x.shape[0], layer_sizes[-1])
+        check_labels(y, x.shape[0], layer_sizes[-1])
         self.backend, self.step = backend, step
         self.batch_size = min(batch_size, x.shape[0])
         self.params = to_backend(backend, params)
         self.x, self.y = backend.asarray(x), backend.asarray(y)
         backend.check_input(self.x, layer_sizes[0])
         self._workspace = Workspace.allocate(backend, layer_sizes, self.batch_size)
-        self._rng = np.random.default_rng([seed, 1])  # not the stream that drew the parameters
+        self._rng = order_generator(seed)
+        self._order = self._rng.permutation(x.shape[0])
         self._train_epoch = backend.train_epoch if fused else functools.partial(Backend.train_epoch, backend)
         self._images = backend.training_images(self.x) if fused else self.x
         backend.synchronize()
@@ -106,11 +107,13 @@ class Trainer:
             The loss may be non-finite: that is for the caller to judge.
         """
         start = time.perf_counter()
-        order = self.backend.asarray(self._rng.permutation(self.x.shape[0]))
+        order = self.backend.asarray(self._order)
         self.params, losses, hits = self._train_epoch(
             self.step, self.params, self._images, self.y, order, self.batch_size, self._workspace
         )
-        loss, accuracy = self._mean(self.backend.to_numpy(losses)), self._mean(self.backend.to_numpy(hits))
+        self._order = self._rng.permutation(self.x.shape[0])  # of the next epoch, while a GPU still works on this one
+        n, host = self.x.shape[0], self.backend.to_numpy
+        loss, accuracy = (epoch_mean(host(sums), n, self.batch_size, self.loss_average) for sums in (losses, hits))
         self.backend.synchronize()
         return loss, accuracy, time.perf_counter() - start
 
@@ -119,13 +122,19 @@ class Trainer:
         host = self.backend.to_numpy
         return [(np.array(host(weights)), np.array(host(bias))) for weights, bias in self.params]  # copies
 
-    def _mean(self, batch_sums: npt.NDArray[np.float64]) -> float:
-        n = self.x.shape[0]
-        if self.loss_average == "samples":
-            return float(batch_sums.sum() / n)
-        sizes = np.full(len(batch_sums), self.batch_size)
-        sizes[-1] = n - self.batch_size * (len(batch_sums) - 1)
-        return float((batch_sums / sizes).sum() / (n // self.batch_size))  # one batch too few in the divisor, as the notebook
+
+def order_generator(seed: int) -> np.random.Generator:
+    """What draws the order of the samples: not the stream that drew the parameters."""
+    return np.random.default_rng([seed, 1])
+
+
+def epoch_mean(batch_sums: npt.NDArray[np.float64], n: int, batch_size: int, loss_average: str) -> float:
+    """The mean over an epoch of `n` samples from the sums of its minibatches; `loss_average` as in `mini_batch_sgd`."""
+    if loss_average == "samples":
+        return float(batch_sums.sum() / n)
+    sizes = np.full(len(batch_sums), batch_size)
+    sizes[-1] = n - batch_size * (len(batch_sums) - 1)
+    return float((batch_sums / sizes).sum() / (n // batch_size))  # one batch too few in the divisor, as the notebook
 
 
 def mini_batch_sgd(
@@ -242,7 +251,7 @@ def evaluate(
     ValueError
         If data and parameters do not fit together.
     """
-    _check_labels(y, len(x), params[-1][0].shape[1])
+    check_labels(y, len(x), params[-1][0].shape[1])
     params = to_backend(backend, params)
     loss = hits = 0.0
     for start in range(0, len(x), batch_size):
@@ -259,7 +268,8 @@ def to_backend(backend: Backend, params: Sequence[tuple[Any, Any]]) -> Params:
     return [(backend.asarray(weights), backend.asarray(bias)) for weights, bias in params]
 
 
-def _check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
+def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
+    """Refuse labels that do not fit the samples or the network; ValueError."""
     if n_samples == 0 or y.shape != (n_samples,):
         raise ValueError(f"y must hold one label for each of the {n_samples} samples of x, at least one; its shape is {y.shape}")
     if not np.issubdtype(y.dtype, np.integer):

@@ -89,7 +89,9 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
         result = run("doctor", MLP_ACCEL_BACKEND="cupy")
         assert result.returncode == 3
         assert "problem: backend 'cupy'" in result.stdout
-        assert f"to mend it: {unavailable('cupy').mend}" in result.stdout  # type: ignore[union-attr]
+        error = unavailable("cupy")
+        assert error is not None
+        assert f"to mend it: {error.mend}" in result.stdout
 
 
 def test_doctor_gives_each_problem_with_the_command_that_mends_it() -> None:

@@ -199,7 +199,9 @@ def test_ctrl_c_returns_what_was_reached(backend_name: str) -> None:
     assert bits(history.params) == bits(two.params)
 
 
-def test_ctrl_c_in_the_middle_of_an_epoch_keeps_the_parameters_of_the_last_whole_one(backend_name: str) -> None:
+def test_ctrl_c_in_the_middle_of_an_epoch_keeps_the_parameters_of_the_last_whole_one(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y = toy()
     backend = get_backend(backend_name)
     steps = 0
@@ -212,7 +214,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_keeps_the_parameters_of_the_last_whole
             raise KeyboardInterrupt
         return original(*arguments, **keywords)
 
-    backend.sgd_update = interrupted  # type: ignore[method-assign]
+    monkeypatch.setattr(backend, "sgd_update", interrupted)
     history = mini_batch_sgd(x, y, init_params(TOY), backend=backend, epochs=9, batch_size=8, fused=False)
     one = mini_batch_sgd(x, y, init_params(TOY), backend=backend_name, epochs=1, batch_size=8, fused=False)
     assert (len(history), history.interrupted) == (1, True)

@@ -34,13 +34,14 @@ _REGISTRY = {
     "numpy": "mlp_accel.backends.numpy_backend:NumpyBackend",
 }
 BACKENDS = tuple(_REGISTRY)
+_WITH_DEVICES = "cupy"
 
 logger = logging.getLogger("mlp_accel")
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The class registered as `name`, whether or not it can run here."""
-    module, _, attribute = _REGISTRY[name].partition(":")
+    """The class registered as `name` (without the number of a device), whether or not it can run here."""
+    module, _, attribute = _REGISTRY[_split(name)[0]].partition(":")
     found: type[Backend] = getattr(importlib.import_module(module), attribute)
     return found
 
@@ -48,8 +49,9 @@ def backend_class(name: str) -> type[Backend]:
 @functools.cache
 def unavailable(name: str) -> BackendUnavailableError | None:
     """Why the backend `name` cannot run here, or None if it can; probed once in a process."""
+    device = _split(name)[1]
     try:
-        backend_class(name).probe()
+        backend_class(name).probe(**({} if device is None else {"device": device}))
     except BackendUnavailableError as error:
         return error
     return None
@@ -67,9 +69,17 @@ def requested_backend(name: str | None = None, source: str = "the argument name"
         name, source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip(), f"the environment variable {ENVIRONMENT_VARIABLE}"
         if not name:  # empty means unset
             name, source = "auto", "default"
-    if name != "auto" and name not in _REGISTRY:
-        raise SettingError(f"unknown backend {name!r} from {source}; choose one of auto, {', '.join(BACKENDS)}")
+    base, device = _split(name)
+    if name != "auto" and (base not in _REGISTRY or (":" in name and (base != _WITH_DEVICES or device is None))):
+        choices = f"auto, {', '.join(BACKENDS)}, or {_WITH_DEVICES}:1 for the second device"
+        raise SettingError(f"unknown backend {name!r} from {source}; choose one of {choices}")
     return name, source
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """The registered name and the number of the device: ``"cupy:1"`` is ``("cupy", 1)``."""
+    base, _, device = name.partition(":")
+    return base, int(device) if device.isascii() and device.isdigit() else None
 
 
 def get_backend(name: str | None = None, dtype: str = "float32", *, source: str = "the argument name") -> Backend:
@@ -77,7 +87,8 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
 
     Parameters
     ----------
-    name : {"auto", "cupy", "numba", "numpy"}, optional
+    name : {"auto", "cupy", "cupy:1", "numba", "numpy"}, optional
+        A number after ``cupy`` picks one of several GPUs.
         By default the environment variable ``MLP_ACCEL_BACKEND``, read now; unset or empty it means ``"auto"``, which is the first
         of cupy, numba and numpy that can run here. Which one that is, and why, is logged and stands in ``.selection``.
     dtype : {"float32", "float64"}
@@ -100,7 +111,8 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
         if error is not None:
             raise BackendUnavailableError(error.name, error.cause, error.detail, error.mend)
         selection = f"asked for by {source}"
-    backend = backend_class(choice)(dtype)
+    device = _split(choice)[1]
+    backend = backend_class(choice)(dtype, **({} if device is None else {"device": device}))
     backend.selection = selection
     logger.info("backend %s on %s (%s)", backend.name, backend.device, selection)
     return backend

@@ -11,41 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.backends.epochs import Array, Params, Step, WholeEpochs
 from mlp_accel.errors import check_choice
-from mlp_accel.workspace import Workspace
 
-Array: TypeAlias = Any
-"""An array of the backend's own library."""
-
-Params: TypeAlias = list[tuple[Array, Array]]
-"""``(weights (n_in, n_out), bias (n_out,))`` for each layer."""
+__all__ = ["ACTIVATIONS", "DTYPES", "GRADIENTS", "Array", "Backend", "Params", "Step"]
 
 DTYPES = ("float32", "float64")
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 GRADIENTS = ("exact", "notebook")
 
 
-class Step(Protocol):
-    """What one step of training does: a reference that can be called, and the settings for those who do it in their own way."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def activation(self) -> str: ...
-    @property
-    def gradient(self) -> str: ...
-
-    def __call__(
-        self, backend: Backend, params: Params, x: Array, y: Array, rows: Array, workspace: Workspace
-    ) -> tuple[Params, Any, Any]: ...
-
-
-class Backend:
+class Backend(WholeEpochs):
     """Array operations for training a multilayer perceptron.
 
     Parameters
@@ -63,8 +44,6 @@ class Backend:
         Why `get_backend` took this one.
     dtype : str
         As given.
-    epoch_path : str
-        How the last epoch was trained: ``"ops"`` is the loop that all backends share.
     xp : module
         The array module behind the ops.
     """
@@ -72,7 +51,6 @@ class Backend:
     name: ClassVar[str] = "base"
     device: str = "cpu"
     selection: str = "constructed directly"
-    epoch_path: str = "ops"
     xp: Any
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -301,53 +279,6 @@ class Backend:
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
         """``parameter - learning_rate * grad``, for arrays of one shape; `out` may be `parameter`."""
         return parameter - learning_rate * grad
-
-    # A whole epoch ------------------------------------------------------------------------------------------------------------
-
-    def training_images(self, x: Array) -> Any:
-        """The images `x`, or a form of them that `train_epoch` takes in their place; made once for a training run."""
-        return x
-
-    def train_epoch(
-        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
-    ) -> tuple[Params, Array, Array]:
-        """Train on every minibatch of `order` once: `step` in a loop.
-
-        An override may fuse what it likes as long as the result is that of `step`, whose settings it reads.
-
-        Parameters
-        ----------
-        step : Step
-            One step of training.
-        params : list of (weights, bias)
-            Not changed.
-        x : array (n, n_in)
-            All images, uint8 or floating; or what `training_images` made of them.
-        y : array (n,)
-            All labels.
-        order : array (n,)
-            Indices of the samples in the order of training.
-        batch_size : int
-            The last minibatch takes what remains.
-        workspace : Workspace
-            Memory for minibatches of `batch_size`.
-
-        Returns
-        -------
-        params : list of (weights, bias)
-            After the epoch, in new memory.
-        losses, hits : array (n_batches,)
-            For each minibatch the sum of the losses and the number of right answers, before its update; float64.
-        """
-        params = [(self.copy(weights), self.copy(bias)) for weights, bias in params]
-        losses, hits = [], []
-        n = order.shape[0]
-        for start in range(0, n, batch_size):
-            rows = order[start : min(start + batch_size, n)]
-            params, loss, hit = step(self, params, x, y, rows, workspace.rows(rows.shape[0]))
-            losses.append(loss)
-            hits.append(hit)
-        return params, self.xp.stack(losses), self.xp.stack(hits)
 
     # Helpers ------------------------------------------------------------------------------------------------------------------
 

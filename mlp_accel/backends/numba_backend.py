@@ -162,10 +162,10 @@ class NumbaBackend(Backend):
     ) -> tuple[Params, Array, Array]:
         packing = importlib.import_module("mlp_accel.backends.jit.packing")
         if isinstance(x, packing.PixelLists) and batch_size <= packing.MAX_NUMBER:
-            self.epoch_path = "fused epoch skipping zero pixels"
+            self._epoch_path = "fused epoch skipping zero pixels"
             result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, self._n_tasks)
             return result
-        self.epoch_path = "ops"
+        self._epoch_path = "ops"
         images = x.images if isinstance(x, packing.PixelLists) else x
         return super().train_epoch(step, params, images, y, order, batch_size, workspace)
 

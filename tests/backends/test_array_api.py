@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from types import ModuleType
 from typing import Any
 
@@ -88,3 +89,15 @@ def test_cupy_has_every_function_that_the_base_ops_call() -> None:
             continue
         arguments = dict.fromkeys(set(keywords) - {"device"})
         signature.bind(*[None] * n_arguments, **arguments)
+
+
+def test_cupy_has_what_the_backend_uses_beyond_arrays() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; importing it needs no GPU")
+    names = """RawModule RawKernel.kernel RawKernel.max_dynamic_shared_size_bytes get_default_memory_pool
+        cuda.Device cuda.Event cuda.get_current_stream cuda.get_elapsed_time cuda.graph.Graph.launch cuda.driver.funcSetAttribute
+        cuda.Stream cuda.Stream.begin_capture cuda.Stream.end_capture cuda.Stream.wait_event cuda.Stream.record
+        cuda.memory.OutOfMemoryError cuda.runtime.memGetInfo cuda.runtime.getDeviceProperties
+        _core.get_compute_type _core.set_compute_type
+        _core._routines_linalg.COMPUTE_TYPE_DEFAULT _core._routines_linalg.COMPUTE_TYPE_TF32"""
+    for name in names.split():
+        assert operator.attrgetter(name)(cupy) is not None, f"cupy.{name} is missing"

@@ -28,7 +28,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
             raise value
         return value
 
-    cuda.__getattr__ = load  # type: ignore[method-assign]
+    vars(cuda)["__getattr__"] = load
     monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
 

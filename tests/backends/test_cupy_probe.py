@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlp_accel.backends import cuda_libraries, cupy_backend
+from mlp_accel.backends import cuda_libraries, cupy_probe
 from mlp_accel.backends.cupy_backend import CupyBackend
 from mlp_accel.errors import BackendUnavailableError
 
@@ -41,7 +42,11 @@ class StandIn(ModuleType):
             getDeviceProperties=lambda _: {"name": b"Stand-in GPU"},
         )
         self.synchronized = 0
-        self.cuda = SimpleNamespace(runtime=runtime, get_current_stream=lambda: SimpleNamespace(synchronize=self._synchronize))
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            Device=lambda _: nullcontext(),
+            get_current_stream=lambda: SimpleNamespace(synchronize=self._synchronize),
+        )
 
     def _synchronize(self) -> None:
         self.synchronized += 1
@@ -50,7 +55,7 @@ class StandIn(ModuleType):
 @pytest.fixture(autouse=True)
 def _cuda_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-ins have them."""
-    monkeypatch.setattr(cupy_backend, "check_cuda_libraries", lambda: None)
+    monkeypatch.setattr(cupy_probe, "check_cuda_libraries", lambda: None)
 
 
 def why(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None) -> BackendUnavailableError:
@@ -115,7 +120,7 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_driver_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_libraries, "driver_cuda_version", lambda: 12040)
-    monkeypatch.setattr(cupy_backend, "installed_wheels", lambda: ["cupy-cuda13x"])
+    monkeypatch.setattr(cupy_probe, "installed_wheels", lambda: ["cupy-cuda13x"])
     error = why(monkeypatch, StandIn(driver=12040, devices=CUDARuntimeError("cudaErrorInsufficientDriver: too old")))
     assert error.cause == "no driver"
     assert "12.4" in error.detail

@@ -250,6 +250,6 @@ def test_an_override_has_the_signature_of_the_base_op(name: str) -> None:
 def test_the_tolerance_table_knows_every_op_and_no_other() -> None:
     plumbing = {
         *("asarray", "check_input", "copy", "empty", "limit_threads"),
-        *("synchronize", "to_numpy", "train_epoch", "training_images", "versions"),
+        *("synchronize", "to_numpy", "train_epoch", "train_epoch_of_each", "training_images", "versions"),
     }
     assert set(EPS_UNITS) == set(_public_methods(Backend)) - plumbing - {"probe"}

@@ -1,0 +1,44 @@
+"""CUDA C++ kernels, and what the host has to know to compile them: no CuPy and no GPU is needed here.
+
+The sources include nothing, so NVRTC compiles them with nothing installed beside it. Their sizes are compile-time constants. The
+tests compile the same sources for a CPU, with the names of ``device.cuh`` taken from ``tests/cuda/shim.h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+
+from mlp_accel.backends.base import ACTIVATIONS
+
+DEVICE = "device.cuh"
+
+
+def source(*names: str) -> str:
+    """The text of several source files in one, as a compiler should report places in it."""
+    folder = resources.files(__name__)
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in names)
+
+
+def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:
+    """Compile-time constants as options of a compiler."""
+    return tuple(f"-D{name}={value}" for name, value in constants.items())
+
+
+def rules(activation: str, gradient: str, tf32: bool) -> dict[str, int]:
+    """The constants that say how to compute, rather than how much."""
+    return {
+        "ACTIVATION": ACTIVATIONS.index(activation),
+        "NOTEBOOK_GRADIENT": int(gradient == "notebook"),
+        "SPLIT_TF32": int(not tf32),
+    }
+
+
+def ceil_div(n: int, unit: int) -> int:
+    """The least number of units that hold `n`."""
+    return -(-n // unit)
+
+
+def round_up(n: int, unit: int) -> int:
+    """The least multiple of `unit` that holds `n`."""
+    return ceil_div(n, unit) * unit

@@ -1,0 +1,299 @@
+// One launch trains whole networks for an epoch: each cluster of thread blocks holds one network with one hidden layer in its shared
+// memory. Needs sm_90 (a cluster of one block: sm_80).
+//
+// The inputs are split over the blocks of the cluster, the samples of a minibatch too, and so are the small parameters (all but the
+// first layer's weights). A step:
+//   1. each block multiplies all samples by its slice of the first layer and sends the partial sums of each sample to the block
+//      that owns the sample                                                                             -> cluster barrier
+//   2. each block adds them up for its samples, finishes forward and backward, and sends the error at the hidden layer to all;
+//      its part of the gradient of each small parameter goes to the block that owns the parameter      -> cluster barrier
+//   3. each block updates its slice of the first layer, and its small parameters, which it sends to all: they are read after the
+//      next cluster barrier.
+// Meanwhile the next minibatch is copied to a second buffer. Every sum is taken in a fixed order.
+//
+// The host defines INPUTS, HIDDEN, CLASSES, BATCH, CLUSTER, WARPS, ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and SHARED_BYTES.
+constexpr int THREADS = WARPS * WARP;
+constexpr int PIXELS = round_up(INPUTS, 16);                           // length of an image in global memory, padded with zeros
+constexpr int SLICE = 16 * ceil_div(PIXELS / 16, CLUSTER);             // inputs of a block
+constexpr int SLICES = ceil_div(PIXELS, SLICE);                        // blocks that have inputs
+constexpr int ROWS = round_up(BATCH, TILE);                            // samples of a minibatch, padded
+constexpr int OWN_ROWS = ceil_div(ROWS, CLUSTER);                      // samples of a block
+constexpr int UNITS = round_up(HIDDEN, TILE_COLUMNS);                  // hidden units, padded
+constexpr int UNITS_PER_LANE = ceil_div(HIDDEN, WARP);
+constexpr int CLASS_STRIDE = CLASSES | 1;                              // odd: a column is spread over all memory banks
+constexpr int OUTPUT_BIAS = HIDDEN * CLASS_STRIDE;                     // places in the small parameters: output weights first
+constexpr int HIDDEN_BIAS = OUTPUT_BIAS + CLASSES;
+constexpr int SMALL = HIDDEN_BIAS + HIDDEN;
+constexpr int OWN_SMALL = ceil_div(SMALL, CLUSTER);
+// Strides that spread a lane's reads over the memory banks: see load_a and load_b below.
+constexpr int IMAGE_STRIDE = 16 * (SLICE / 16 | 1);
+constexpr int WEIGHT_STRIDE = UNITS + 2;
+constexpr int DELTA_STRIDE = UNITS + (UNITS / 8 % 2 ? 0 : 8);
+
+struct alignas(16) Memory {
+    uint8 images[2][ROWS][IMAGE_STRIDE];        // this minibatch and the next
+    float partial_sums[SLICES][OWN_ROWS][UNITS];
+    float weights[SLICE][WEIGHT_STRIDE];
+    float delta[ROWS][DELTA_STRIDE];            // error at the hidden layer, of all samples
+    float hidden[OWN_ROWS][UNITS];
+    float own_delta[OWN_ROWS][UNITS];           // error at the hidden layer, of the block's samples
+    float output_delta[OWN_ROWS][CLASS_STRIDE];
+    float small[SMALL];
+    float small_gradients[CLUSTER][OWN_SMALL];
+    int labels[2][OWN_ROWS];
+};
+static_assert(sizeof(Memory) == SHARED_BYTES, "the host computes the shared memory in another way");
+
+// Tiles of columns that a warp takes at a time, so that the slowest warp has least to do.
+DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
+    int best = 1, least = 1 << 30;
+    for (int n = 1; n <= 4; n *= 2) {
+        if (column_tiles % n) continue;
+        const int work = ceil_div(row_tiles * (column_tiles / n), WARPS) * (1 + n);
+        if (work < least) best = n, least = work;
+    }
+    return best;
+}
+
+// The data of all networks, and where one of them is in it.
+struct Epoch {
+    const uint8* images; // (n, PIXELS)
+    const int* labels;   // (n,)
+    const int* order;    // (n,) of this network, as all that follows
+    float learning_rate;
+    float *hidden_weights, *hidden_bias, *output_weights, *output_bias;
+    float* losses; // (n,) in the order of training
+    uint8* hits;   // (n,)
+    int n;
+};
+
+// Copies the next minibatch while the network trains on this one. Which samples it has is read one step before.
+struct Fetcher {
+    static constexpr int PIECES = SLICE / 16; // of an image, 16 bytes each
+    static constexpr int FETCHES = ceil_div(BATCH * PIECES, THREADS);
+    static constexpr int LABEL_FETCHES = ceil_div(OWN_ROWS, THREADS);
+    int samples[FETCHES], labeled[LABEL_FETCHES]; // -1: none
+
+    DEVICE void look_up(const Epoch& epoch, int rank, int step) {
+        const int rows = min(BATCH, epoch.n - step * BATCH);
+        const int* order = epoch.order + (size_t)step * BATCH;
+#pragma unroll
+        for (int i = 0; i < FETCHES; ++i) {
+            const int piece = i * THREADS + thread_index(), row = piece / PIECES;
+            const bool real = row < rows && rank * SLICE + piece % PIECES * 16 < PIXELS;
+            samples[i] = real ? order[row] : -1;
+        }
+#pragma unroll
+        for (int i = 0; i < LABEL_FETCHES; ++i) {
+            const int own_row = i * THREADS + thread_index(), row = rank * OWN_ROWS + own_row;
+            labeled[i] = own_row < OWN_ROWS && row < rows ? order[row] : -1;
+        }
+    }
+
+    DEVICE void start(Memory& memory, const Epoch& epoch, int rank, int buffer) const {
+#pragma unroll
+        for (int i = 0; i < FETCHES; ++i) {
+            const int piece = i * THREADS + thread_index(), row = piece / PIECES, column = piece % PIECES * 16;
+            if (samples[i] >= 0)
+                copy_async16(&memory.images[buffer][row][column], epoch.images + (size_t)samples[i] * PIXELS + rank * SLICE + column);
+        }
+#pragma unroll
+        for (int i = 0; i < LABEL_FETCHES; ++i)
+            if (labeled[i] >= 0) copy_async4(&memory.labels[buffer][i * THREADS + thread_index()], epoch.labels + labeled[i]);
+    }
+};
+
+// 1. The first layer, before scale, bias and activation: this block's inputs, all samples.
+DEVICE void send_partial_sums(Memory& memory, int rank, int buffer, int warp, Lane lane) {
+    constexpr int N = columns_at_once(ROWS / TILE, UNITS / TILE_COLUMNS), COLUMNS = N * TILE_COLUMNS;
+    for (int job = warp; job < ROWS / TILE * (UNITS / COLUMNS); job += WARPS) {
+        const int row = job / (UNITS / COLUMNS) * TILE + lane.group, column = job % (UNITS / COLUMNS) * COLUMNS;
+        float sum[N][4] = {};
+        // A lane reads four neighbouring pixels at a time: inputs 4t ... 4t + 3 of sixteen, which serve two products.
+        auto load_a = [&](int k, float (&a)[4]) {
+            const int place = k / 2 * 16 + 4 * lane.item, byte = k % 2 * 2;
+            const unsigned upper = *reinterpret_cast<const unsigned*>(&memory.images[buffer][row][place]);
+            const unsigned lower = *reinterpret_cast<const unsigned*>(&memory.images[buffer][row + 8][place]);
+            a[0] = byte_as_float(upper, byte), a[1] = byte_as_float(lower, byte);
+            a[2] = byte_as_float(upper, byte + 1), a[3] = byte_as_float(lower, byte + 1);
+        };
+        auto load_b = [&](int k, int n, float (&b)[2]) {
+            const int place = k / 2 * 16 + 4 * lane.item + k % 2 * 2, unit = column + n * TILE_COLUMNS + lane.group;
+            b[0] = memory.weights[place][unit], b[1] = memory.weights[place + 1][unit];
+        };
+        multiply<N, true>(sum, 0, SLICE / 8, load_a, load_b);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
+            store_remote(&memory.partial_sums[rank][row % OWN_ROWS][unit], row / OWN_ROWS, sum[n][0], sum[n][1]);
+            store_remote(&memory.partial_sums[rank][(row + 8) % OWN_ROWS][unit], (row + 8) / OWN_ROWS, sum[n][2], sum[n][3]);
+        }
+    }
+}
+
+// 2a. One of the block's samples from the hidden layer to the loss and back, by a warp.
+DEVICE void train_sample(Memory& memory, const Epoch& epoch, int rank, int buffer, int own_row, int step, int lane) {
+    const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, epoch.n - step * BATCH);
+    float* hidden = memory.hidden[own_row];
+    const bool real = row < rows;
+    for (int unit = lane; unit < HIDDEN; unit += WARP) {
+        float z = 0;
+#pragma unroll
+        for (int slice = 0; slice < SLICES; ++slice) z += memory.partial_sums[slice][own_row][unit];
+        hidden[unit] = real ? activate(z * PIXEL_SCALE + memory.small[HIDDEN_BIAS + unit]) : 0;
+    }
+    warp_sync();
+    float scores[CLASSES_PER_LANE];
+#pragma unroll
+    for (int i = 0; i < CLASSES_PER_LANE; ++i) {
+        const int label = i * WARP + lane < CLASSES ? i * WARP + lane : 0;
+        scores[i] = memory.small[OUTPUT_BIAS + label];
+        for (int unit = 0; unit < HIDDEN; ++unit) scores[i] += hidden[unit] * memory.small[unit * CLASS_STRIDE + label];
+    }
+    const Sample sample(scores, lane, real ? memory.labels[buffer][own_row] : 0, rows);
+    if (real && lane == 0) {
+        epoch.losses[(size_t)step * BATCH + row] = sample.loss;
+        epoch.hits[(size_t)step * BATCH + row] = sample.hit;
+    }
+#pragma unroll
+    for (int i = 0; i < CLASSES_PER_LANE; ++i)
+        if (i * WARP + lane < CLASSES) memory.output_delta[own_row][i * WARP + lane] = real ? scores[i] : 0;
+    warp_sync();
+    for (int unit = lane; unit < HIDDEN; unit += WARP) {
+        float error = 0;
+        for (int label = 0; label < CLASSES; ++label)
+            error += memory.output_delta[own_row][label] * memory.small[unit * CLASS_STRIDE + label];
+        error = real ? error * slope(hidden[unit]) : 0;
+        memory.own_delta[own_row][unit] = error;
+        if (row < ROWS)
+            for (int block = 0; block < SLICES; ++block) store_remote(&memory.delta[row][unit], block, error);
+    }
+}
+
+// 2b. Gradients of the small parameters over the block's samples.
+DEVICE void send_small_gradients(Memory& memory, int rank) {
+    for (int i = thread_index(); i < SMALL; i += THREADS) {
+        float sum = 0;
+        if (i >= HIDDEN_BIAS) {
+            for (int row = 0; row < OWN_ROWS; ++row) sum += memory.own_delta[row][i - HIDDEN_BIAS];
+        } else if (i >= OUTPUT_BIAS) {
+            for (int row = 0; row < OWN_ROWS; ++row) sum += memory.output_delta[row][i - OUTPUT_BIAS];
+        } else if (i % CLASS_STRIDE < CLASSES) {
+            const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
+            for (int row = 0; row < OWN_ROWS; ++row) sum += memory.hidden[row][unit] * memory.output_delta[row][label];
+        }
+        store_remote(&memory.small_gradients[rank][i % OWN_SMALL], i / OWN_SMALL, sum);
+    }
+}
+
+// 3a. The block's small parameters; the last threads do it, the first have more of the rest to do.
+DEVICE void update_small(Memory& memory, int rank, float learning_rate) {
+    const int end = min(SMALL, (rank + 1) * OWN_SMALL);
+    for (int i = rank * OWN_SMALL + THREADS - 1 - thread_index(); i < end; i += THREADS) {
+        float gradient = 0;
+#pragma unroll
+        for (int block = 0; block < CLUSTER; ++block) gradient += memory.small_gradients[block][i - rank * OWN_SMALL];
+        const float updated = memory.small[i] - learning_rate * gradient;
+        for (int block = 0; block < CLUSTER; ++block) store_remote(&memory.small[i], block, updated);
+    }
+}
+
+// 3b. The block's slice of the first layer: weights -= learning_rate * images.T @ delta.
+DEVICE void update_weights(Memory& memory, int buffer, float learning_rate, int warp, Lane lane) {
+    constexpr int N = columns_at_once(SLICE / TILE, UNITS / TILE_COLUMNS), COLUMNS = N * TILE_COLUMNS;
+    for (int job = warp; job < SLICE / TILE * (UNITS / COLUMNS); job += WARPS) {
+        // Rows g and g + 8 of the tile are the neighbouring inputs 2g and 2g + 1, which a lane reads at once.
+        const int place = job / (UNITS / COLUMNS) * TILE + 2 * lane.group, column = job % (UNITS / COLUMNS) * COLUMNS;
+        float sum[N][4] = {};
+        auto load_a = [&](int k, float (&a)[4]) {
+            const int row = 8 * k + lane.item;
+            const unsigned left = *reinterpret_cast<const unsigned short*>(&memory.images[buffer][row][place]);
+            const unsigned right = *reinterpret_cast<const unsigned short*>(&memory.images[buffer][row + 4][place]);
+            a[0] = byte_as_float(left, 0), a[1] = byte_as_float(left, 1);
+            a[2] = byte_as_float(right, 0), a[3] = byte_as_float(right, 1);
+        };
+        auto load_b = [&](int k, int n, float (&b)[2]) {
+            const int row = 8 * k + lane.item, unit = column + n * TILE_COLUMNS + lane.group;
+            b[0] = memory.delta[row][unit], b[1] = memory.delta[row + 4][unit];
+        };
+        multiply<N, true>(sum, 0, ROWS / 8, load_a, load_b);
+        const float rate = learning_rate * PIXEL_SCALE;
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) memory.weights[place + i / 2][unit + i % 2] -= rate * sum[n][i];
+        }
+    }
+}
+
+// Put one network into the shared memory of its cluster; what no parameter fills is zero.
+DEVICE void load_network(Memory& memory, const Epoch& epoch, int rank) {
+    unsigned* words = reinterpret_cast<unsigned*>(&memory);
+    for (int i = thread_index(); i < (int)(sizeof(Memory) / 4); i += THREADS) words[i] = 0;
+    block_sync();
+    for (int i = thread_index(); i < SLICE * HIDDEN; i += THREADS)
+        if (rank * SLICE + i / HIDDEN < INPUTS)
+            memory.weights[i / HIDDEN][i % HIDDEN] = epoch.hidden_weights[rank * SLICE * HIDDEN + i];
+    for (int i = thread_index(); i < HIDDEN * CLASSES; i += THREADS)
+        memory.small[i / CLASSES * CLASS_STRIDE + i % CLASSES] = epoch.output_weights[i];
+    for (int i = thread_index(); i < CLASSES; i += THREADS) memory.small[OUTPUT_BIAS + i] = epoch.output_bias[i];
+    for (int i = thread_index(); i < HIDDEN; i += THREADS) memory.small[HIDDEN_BIAS + i] = epoch.hidden_bias[i];
+}
+
+DEVICE void store_network(const Memory& memory, const Epoch& epoch, int rank) {
+    for (int i = thread_index(); i < SLICE * HIDDEN; i += THREADS)
+        if (rank * SLICE + i / HIDDEN < INPUTS)
+            epoch.hidden_weights[rank * SLICE * HIDDEN + i] = memory.weights[i / HIDDEN][i % HIDDEN];
+    if (rank > 0) return;
+    for (int i = thread_index(); i < HIDDEN * CLASSES; i += THREADS)
+        epoch.output_weights[i] = memory.small[i / CLASSES * CLASS_STRIDE + i % CLASSES];
+    for (int i = thread_index(); i < CLASSES; i += THREADS) epoch.output_bias[i] = memory.small[OUTPUT_BIAS + i];
+    for (int i = thread_index(); i < HIDDEN; i += THREADS) epoch.hidden_bias[i] = memory.small[HIDDEN_BIAS + i];
+}
+
+#define KERNEL extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1)
+
+// Train gridDim / CLUSTER networks on every minibatch of their order once, in place.
+//
+// images (n, PIXELS), labels (n,); for each network: order (n,), learning_rates (), hidden_weights (INPUTS, HIDDEN), hidden_bias,
+// output_weights (HIDDEN, CLASSES), output_bias. Filled for each network: losses, hits (n,), and their sums by minibatch.
+KERNEL train_epoch(
+    const uint8* images, const int* labels, const int* order, const float* learning_rates, float* hidden_weights, float* hidden_bias,
+    float* output_weights, float* output_bias, float* losses, uint8* hits, double* batch_losses, double* batch_hits, int n) {
+    Memory& memory = shared_memory<Memory>();
+    const int rank = cluster_rank(), warp = thread_index() / WARP, lane = thread_index() % WARP;
+    const size_t network = block_index() / CLUSTER;
+    const Epoch epoch = {images, labels, order + network * n, learning_rates[network],
+                         hidden_weights + network * INPUTS * HIDDEN, hidden_bias + network * HIDDEN,
+                         output_weights + network * HIDDEN * CLASSES, output_bias + network * CLASSES,
+                         losses + network * n, hits + network * n, n};
+    const int steps = ceil_div(n, BATCH);
+    Fetcher fetcher;
+    load_network(memory, epoch, rank);
+    fetcher.look_up(epoch, rank, 0);
+    fetcher.start(memory, epoch, rank, 0);
+    fetcher.look_up(epoch, rank, 1);
+    copy_wait();
+    cluster_sync(); // every block has begun, so that others may write to its memory
+    for (int step = 0; step < steps; ++step) {
+        const int buffer = step % 2;
+        fetcher.start(memory, epoch, rank, 1 - buffer);
+        fetcher.look_up(epoch, rank, step + 2);
+        if (rank < SLICES) send_partial_sums(memory, rank, buffer, warp, lane);
+        cluster_sync();
+        for (int own_row = warp; own_row < OWN_ROWS; own_row += WARPS) train_sample(memory, epoch, rank, buffer, own_row, step, lane);
+        block_sync();
+        send_small_gradients(memory, rank);
+        cluster_sync();
+        update_small(memory, rank, epoch.learning_rate);
+        if (rank < SLICES) update_weights(memory, buffer, epoch.learning_rate, warp, lane);
+        copy_wait();
+        block_sync();
+    }
+    cluster_sync(); // the small parameters and all losses have arrived, and nobody writes to a block that has ended
+    store_network(memory, epoch, rank);
+    for (int step = rank * WARPS + warp; step < steps; step += CLUSTER * WARPS)
+        sum_minibatch(epoch.losses, epoch.hits, step * BATCH, min(n, (step + 1) * BATCH), lane, batch_losses + network * steps + step,
+                      batch_hits + network * steps + step);
+}

@@ -1,0 +1,134 @@
+// What the cluster kernel and the step kernels share: products on tensor cores, activations, and the loss of one sample.
+// The host defines ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES.
+using uint8 = unsigned char;
+
+constexpr int WARP = 32;
+constexpr int TILE = 16;        // rows of a tensor-core tile
+constexpr int TILE_COLUMNS = 8; // its columns, and the depth of one product
+constexpr int CHUNK = 8;        // products after which a sum is taken out of the tensor core, which truncates when it adds
+
+DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
+DEVICE constexpr int round_up(int n, int unit) { return ceil_div(n, unit) * unit; }
+
+constexpr float PIXEL_SCALE = 1.0f / 255.0f;
+
+enum Activation { TANH, RELU, SIGMOID };
+
+// A lane's place in a tile, see mma_tf32.
+struct Lane {
+    int group, item;
+    DEVICE Lane(int lane) : group(lane / 4), item(lane % 4) {}
+};
+
+// sum += A @ B for one tile of 16 rows and N tiles of 8 columns, over the depths 8 * first ... 8 * last.
+//
+// load_a(k, float[4]) and load_b(k, n, float[2]) bring a lane's part of the k-th 8 of the depth; they may visit the depth in any
+// order, if it is the same for both. Float32-grade by splitting an operand into two TF32 numbers that carry 22 bits together;
+// EXACT_A says that TF32 holds every value of A (pixels are whole numbers up to 255), so only B is split.
+template <int N, bool EXACT_A, class LoadA, class LoadB>
+DEVICE void multiply(float (&sum)[N][4], int first, int last, LoadA load_a, LoadB load_b) {
+    for (int begin = first; begin < last; begin += CHUNK) {
+        const int end = begin + CHUNK < last ? begin + CHUNK : last;
+        float high[N][4] = {}, low[N][4] = {};
+        for (int k = begin; k < end; ++k) {
+            float a[4];
+            load_a(k, a);
+            unsigned a_high[4], a_low[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                a_high[i] = to_tf32(a[i]);
+                if (SPLIT_TF32 && !EXACT_A) a_low[i] = to_tf32(a[i] - tf32_value(a_high[i]));
+            }
+#pragma unroll
+            for (int n = 0; n < N; ++n) {
+                float b[2];
+                load_b(k, n, b);
+                const unsigned b_high[2] = {to_tf32(b[0]), to_tf32(b[1])};
+                mma_tf32(high[n], a_high, b_high);
+                if (SPLIT_TF32) {
+                    const unsigned b_low[2] = {to_tf32(b[0] - tf32_value(b_high[0])), to_tf32(b[1] - tf32_value(b_high[1]))};
+                    mma_tf32(low[n], a_high, b_low);
+                    if (!EXACT_A) mma_tf32(low[n], a_low, b_high);
+                }
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[n][i] += high[n][i] + low[n][i];
+    }
+}
+
+DEVICE float activate(float z) {
+    if (ACTIVATION == TANH) return tanhf(z);
+    if (ACTIVATION == RELU) return z < 0 ? 0 : z; // keeps NaN
+    const float e = expf(-fabsf(z));              // never overflows
+    return (z >= 0 ? 1 : e) / (1 + e);
+}
+
+// The derivative, as a function of what the activation put out.
+DEVICE float slope(float a) {
+    if (ACTIVATION == TANH) return 1 - a * a;
+    if (ACTIVATION == RELU) return a > 0 ? 1 : 0;
+    return a * (1 - a);
+}
+
+template <class T> DEVICE T warp_sum(T value) {
+#pragma unroll
+    for (int mask = WARP / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
+}
+
+DEVICE float warp_max(float value) {
+#pragma unroll
+    for (int mask = WARP / 2; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(value, mask));
+    return value;
+}
+
+constexpr int CLASSES_PER_LANE = ceil_div(CLASSES, WARP);
+
+// Loss, verdict and error of one sample, by a warp. Lane i holds the scores of the classes i, i + 32, ...
+struct Sample {
+    float loss; // the same in all lanes
+    bool hit;
+
+    // Replaces the logits by the error at the logits; `batch` is the number of samples in the minibatch.
+    DEVICE Sample(float (&scores)[CLASSES_PER_LANE], int lane, int label, int batch) {
+        float largest = -3.402823466e38f, of_label = 0;
+#pragma unroll
+        for (int i = 0; i < CLASSES_PER_LANE; ++i) {
+            if (i * WARP + lane < CLASSES) largest = fmaxf(largest, scores[i]);
+            if (i * WARP + lane == label) of_label = scores[i];
+        }
+        largest = warp_max(largest);
+        of_label = shuffle(of_label, label % WARP);
+        int best = -1;
+        float exponentials[CLASSES_PER_LANE], total = 0;
+#pragma unroll
+        for (int i = 0; i < CLASSES_PER_LANE; ++i) {
+            const bool real = i * WARP + lane < CLASSES;
+            const unsigned winners = ballot(real && scores[i] == largest);
+            if (best < 0 && winners) best = i * WARP + first_bit(winners); // of equal scores the first
+            exponentials[i] = real ? expf(scores[i] - largest) : 0;
+            total += exponentials[i];
+        }
+        total = warp_sum(total);
+        // The difference of two large float32 may overflow, so it is taken in float64.
+        loss = (float)((double)largest - of_label + logf(total));
+        hit = best == label;
+#pragma unroll
+        for (int i = 0; i < CLASSES_PER_LANE; ++i) {
+            const float p = exponentials[i] / total;
+            const float error = p - (i * WARP + lane == label ? 1.0f : 0.0f);
+            scores[i] = NOTEBOOK_GRADIENT ? error * p * (1 - p) : error / batch;
+        }
+    }
+};
+
+// Sum the samples of one minibatch, by a warp and in an order that depends on nothing.
+DEVICE void sum_minibatch(const float* losses, const uint8* hits, int begin, int end, int lane, double* loss, double* hit) {
+    double loss_sum = 0, hit_sum = 0;
+    for (int i = begin + lane; i < end; i += WARP) loss_sum += losses[i], hit_sum += hits[i];
+    loss_sum = warp_sum(loss_sum), hit_sum = warp_sum(hit_sum);
+    if (lane == 0) *loss = loss_sum, *hit = hit_sum;
+}

@@ -1,0 +1,220 @@
+// A step of training in a few launches, for any number of layers of any size: forward, one kernel for each hidden layer; the output
+// layer with the loss; backward, one for each hidden layer; all updates in one. Needs sm_80.
+//
+// Each block computes one tile of a product; its warps share the depth and add up in a fixed order. Everything lies in three
+// buffers whose places follow from the sizes, which are constants.
+//
+// The host defines SIZES (inputs, hidden ..., classes), LAYERS, CLASSES, BATCH, BYTES (images are uint8, else float32), IMAGE_STRIDE,
+// ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and SHARED_BYTES, and lists the kernels with STEP_KERNEL.
+constexpr int WARPS = 8;
+constexpr int THREADS = WARPS * WARP;
+constexpr int TILES_AT_ONCE = 4;
+constexpr int COLUMNS = TILES_AT_ONCE * TILE_COLUMNS; // of a block's tile
+constexpr int SIZE[] = {SIZES};
+#if BYTES
+using Pixel = uint8;
+#else
+using Pixel = float;
+#endif
+
+struct Memory {
+    float partial[WARPS][TILE][COLUMNS];
+    float scores[TILE][round_up(CLASSES, COLUMNS)];
+};
+static_assert(sizeof(Memory) == SHARED_BYTES, "the host computes the shared memory in another way");
+
+// Places in the buffers. Layer l has weights (SIZE[l], SIZE[l + 1]), then its bias.
+DEVICE constexpr size_t weights_at(int layer) {
+    size_t place = 0;
+    for (int l = 0; l < layer; ++l) place += (size_t)(SIZE[l] + 1) * SIZE[l + 1];
+    return place;
+}
+DEVICE constexpr size_t output_at(int layer) {
+    size_t place = 0;
+    for (int l = 0; l < layer; ++l) place += (size_t)BATCH * SIZE[l + 1];
+    return place;
+}
+DEVICE constexpr int update_tiles(int layer) { return ceil_div(SIZE[layer] + 1, TILE) * ceil_div(SIZE[layer + 1], COLUMNS); }
+
+struct Epoch {
+    float* parameters;
+    float* outputs;      // of each hidden layer, (BATCH, SIZE[l + 1])
+    float* deltas;       // error of each layer before its activation, (BATCH, SIZE[l + 1])
+    const Pixel* images; // (n, IMAGE_STRIDE)
+    const int *labels, *order;
+    float* losses; // (n,) in the order of training
+    uint8* hits;
+    double *batch_losses, *batch_hits; // (steps,)
+    float learning_rate;
+    int n;
+
+    DEVICE float* weights(int layer) const { return parameters + weights_at(layer); }
+    DEVICE float* bias(int layer) const { return weights(layer) + (size_t)SIZE[layer] * SIZE[layer + 1]; }
+    DEVICE float* delta(int layer) const { return deltas + output_at(layer); }
+    DEVICE float* output(int layer) const { return outputs + output_at(layer); }
+    DEVICE int rows(int step) const { return min(BATCH, n - step * BATCH); }
+
+    // Value `place` of what goes into a layer for sample `row` of a step; pixels unscaled.
+    template <int LAYER> DEVICE float input(int step, int row, int place) const {
+        if constexpr (LAYER == 0) {
+            return images[(size_t)order[(size_t)step * BATCH + row] * IMAGE_STRIDE + place];
+        } else {
+            return output(LAYER - 1)[(size_t)row * SIZE[LAYER] + place];
+        }
+    }
+};
+
+template <int LAYER> constexpr bool READS_BYTES = LAYER == 0 && BYTES;
+template <int LAYER> constexpr float INPUT_SCALE = READS_BYTES<LAYER> ? PIXEL_SCALE : 1.0f;
+
+// One tile of a @ b, by the block: calls store(row, column, value) for each element, both counted from the tile's corner.
+// a(row, k) and b(k, column) are 0 outside of the matrices.
+template <bool EXACT_A, class A, class B, class Store> DEVICE void block_product(Memory& memory, int depth, A a, B b, Store store) {
+    const int warp = thread_index() / WARP;
+    const Lane lane(thread_index() % WARP);
+    const int share = ceil_div(ceil_div(depth, 8), WARPS), first = warp * share;
+    const int last = min(first + share, ceil_div(depth, 8));
+    float sum[TILES_AT_ONCE][4] = {};
+    auto load_a = [&](int k, float (&values)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) values[i] = a(lane.group + i % 2 * 8, 8 * k + lane.item + i / 2 * 4);
+    };
+    auto load_b = [&](int k, int n, float (&values)[2]) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) values[i] = b(8 * k + lane.item + i * 4, n * TILE_COLUMNS + lane.group);
+    };
+    multiply<TILES_AT_ONCE, EXACT_A>(sum, first, last, load_a, load_b);
+#pragma unroll
+    for (int n = 0; n < TILES_AT_ONCE; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            memory.partial[warp][lane.group + i / 2 * 8][n * TILE_COLUMNS + 2 * lane.item + i % 2] = sum[n][i];
+    block_sync();
+    for (int i = thread_index(); i < TILE * COLUMNS; i += THREADS) {
+        float total = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) total += memory.partial[w][i / COLUMNS][i % COLUMNS];
+        store(i / COLUMNS, i % COLUMNS, total);
+    }
+    block_sync(); // the memory is free for the next product
+}
+
+// The layer before its activation, without its bias: a tile at (first_row, first_column).
+template <int LAYER, class Store> DEVICE void layer_product(Memory& memory, const Epoch& epoch, int step, int first_row, int first_column, Store store) {
+    constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1];
+    const int rows = epoch.rows(step);
+    const float* weights = epoch.weights(LAYER);
+    auto a = [&](int row, int k) {
+        return first_row + row < rows && k < IN ? epoch.template input<LAYER>(step, first_row + row, k) : 0.0f;
+    };
+    auto b = [&](int k, int column) {
+        return k < IN && first_column + column < OUT ? weights[(size_t)k * OUT + first_column + column] : 0.0f;
+    };
+    block_product<READS_BYTES<LAYER>>(memory, IN, a, b, store);
+}
+
+template <int LAYER> DEVICE void forward(const Epoch& epoch, int step) {
+    constexpr int OUT = SIZE[LAYER + 1], ACROSS = ceil_div(OUT, COLUMNS);
+    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = epoch.rows(step);
+    if (first_row >= rows) return;
+    layer_product<LAYER>(shared_memory<Memory>(), epoch, step, first_row, first_column, [&](int row, int column, float sum) {
+        row += first_row, column += first_column;
+        if (row < rows && column < OUT)
+            epoch.output(LAYER)[(size_t)row * OUT + column] = activate(sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[column]);
+    });
+}
+
+// Logits, loss and error at the logits of 16 samples.
+DEVICE void output(const Epoch& epoch, int step) {
+    constexpr int LAYER = LAYERS - 1;
+    Memory& memory = shared_memory<Memory>();
+    const int first_row = block_index() * TILE, rows = epoch.rows(step);
+    if (first_row >= rows) return;
+    for (int first = 0; first < CLASSES; first += COLUMNS)
+        layer_product<LAYER>(memory, epoch, step, first_row, first, [&](int row, int column, float sum) {
+            if (first + column < CLASSES)
+                memory.scores[row][first + column] = sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[first + column];
+        });
+    const int lane = thread_index() % WARP;
+    for (int i = thread_index() / WARP; i < TILE && first_row + i < rows; i += WARPS) {
+        const int row = first_row + i;
+        const size_t place = (size_t)step * BATCH + row;
+        float scores[CLASSES_PER_LANE];
+#pragma unroll
+        for (int j = 0; j < CLASSES_PER_LANE; ++j) scores[j] = j * WARP + lane < CLASSES ? memory.scores[i][j * WARP + lane] : 0;
+        const Sample sample(scores, lane, epoch.labels[epoch.order[place]], rows);
+        if (lane == 0) epoch.losses[place] = sample.loss, epoch.hits[place] = sample.hit;
+#pragma unroll
+        for (int j = 0; j < CLASSES_PER_LANE; ++j)
+            if (j * WARP + lane < CLASSES) epoch.delta(LAYER)[(size_t)row * CLASSES + j * WARP + lane] = scores[j];
+    }
+}
+
+// Error of the hidden layer below `LAYER`: delta @ weights.T * slope.
+template <int LAYER> DEVICE void backward(const Epoch& epoch, int step) {
+    constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1], ACROSS = ceil_div(IN, COLUMNS);
+    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = epoch.rows(step);
+    if (first_row >= rows) return;
+    const float *delta = epoch.delta(LAYER), *weights = epoch.weights(LAYER);
+    auto a = [&](int row, int k) { return first_row + row < rows && k < OUT ? delta[(size_t)(first_row + row) * OUT + k] : 0.0f; };
+    auto b = [&](int k, int column) {
+        return k < OUT && first_column + column < IN ? weights[(size_t)(first_column + column) * OUT + k] : 0.0f;
+    };
+    block_product<false>(shared_memory<Memory>(), OUT, a, b, [&](int row, int column, float sum) {
+        row += first_row, column += first_column;
+        if (row >= rows || column >= IN) return;
+        const size_t place = (size_t)row * IN + column;
+        epoch.delta(LAYER - 1)[place] = sum * slope(epoch.output(LAYER - 1)[place]);
+    });
+}
+
+// parameter -= learning_rate * gradient for one tile of a layer. The bias is one more row of the weights, whose input is always 1.
+template <int LAYER> DEVICE void update_tile(const Epoch& epoch, int step, int tile) {
+    constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1], ACROSS = ceil_div(OUT, COLUMNS);
+    constexpr float ONE = READS_BYTES<LAYER> ? 255 : 1;
+    const int first_input = tile / ACROSS * TILE, first_column = tile % ACROSS * COLUMNS, rows = epoch.rows(step);
+    const float* delta = epoch.delta(LAYER);
+    float* weights = epoch.weights(LAYER);
+    auto a = [&](int row, int k) {
+        const int place = first_input + row;
+        if (k >= rows || place > IN) return 0.0f;
+        return place == IN ? ONE : epoch.template input<LAYER>(step, k, place);
+    };
+    auto b = [&](int k, int column) {
+        return k < rows && first_column + column < OUT ? delta[(size_t)k * OUT + first_column + column] : 0.0f;
+    };
+    const float rate = epoch.learning_rate * INPUT_SCALE<LAYER>;
+    block_product<READS_BYTES<LAYER>>(shared_memory<Memory>(), rows, a, b, [&](int row, int column, float sum) {
+        const int place = first_input + row;
+        column += first_column;
+        if (place <= IN && column < OUT) weights[(size_t)place * OUT + column] -= rate * sum;
+    });
+}
+
+template <int LAYER = 0> DEVICE void update(const Epoch& epoch, int step, int tile) {
+    if constexpr (LAYER < LAYERS) {
+        if (tile < update_tiles(LAYER))
+            update_tile<LAYER>(epoch, step, tile);
+        else
+            update<LAYER + 1>(epoch, step, tile - update_tiles(LAYER));
+    }
+}
+
+DEVICE void update_all(const Epoch& epoch, int step) { update(epoch, step, block_index()); }
+
+// After the last step: the sums of each minibatch, one warp for each.
+DEVICE void sum_minibatches(const Epoch& epoch, int) {
+    const int step = block_index() * WARPS + thread_index() / WARP;
+    if (step * BATCH >= epoch.n) return;
+    sum_minibatch(epoch.losses, epoch.hits, step * BATCH, min(epoch.n, (step + 1) * BATCH), thread_index() % WARP,
+                  epoch.batch_losses + step, epoch.batch_hits + step);
+}
+
+#define STEP_KERNEL(name, function)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                          \
+        name(float* parameters, float* outputs, float* deltas, const Pixel* images, const int* labels, const int* order,           \
+             float* losses, uint8* hits, double* batch_losses, double* batch_hits, float learning_rate, int n, int step) {         \
+        function(Epoch{parameters, outputs, deltas, images, labels, order, losses, hits, batch_losses, batch_hits, learning_rate,  \
+                       n},                                                                                                         \
+                 step);                                                                                                            \
+    }

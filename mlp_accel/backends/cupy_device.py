@@ -1,0 +1,117 @@
+"""One GPU as the CuPy backend uses it: made current for each op, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from mlp_accel.backends.base import Array
+from mlp_accel.errors import DeviceMemoryError
+
+GIB = 2**30
+
+
+class Device:
+    """A GPU. As a context it is the current device, and running out of its memory is an error that says what to do.
+
+    Parameters
+    ----------
+    cp : module
+        CuPy.
+    index : int, optional
+        Number of the GPU; by default CuPy's current one.
+    tf32 : bool
+        cuBLAS may round float32 operands to TF32.
+    """
+
+    def __init__(self, cp: Any, index: int | None, tf32: bool) -> None:
+        self.cp = cp
+        self.index: int = cp.cuda.runtime.getDevice() if index is None else index
+        self.name: str = cp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
+        self.tf32 = tf32
+        self._entered: list[Any] = []
+        self._stream: Any = None
+
+    def __enter__(self) -> Device:
+        device = self.cp.cuda.Device(self.index)
+        device.__enter__()
+        self._entered.append(device)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._entered.pop().__exit__(kind, error, trace)
+        if kind is not None and issubclass(kind, self.cp.cuda.memory.OutOfMemoryError):
+            free, total = self.memory()
+            raise DeviceMemoryError(
+                f"out of memory on cuda:{self.index} {self.name}: {error}. {free / GIB:.1f} of {total / GIB:.1f} GiB are free; "
+                "use fewer samples, a smaller batch size, a smaller network or fewer networks at once, or end what else runs there"
+            ) from error
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability."""
+        digits = self.cp.cuda.Device(self.index).compute_capability
+        return int(digits[:-1]), int(digits[-1])
+
+    @property
+    def shared_limit(self) -> int:
+        """Bytes of shared memory that a block may ask for."""
+        return int(self.cp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+        with self.cp.cuda.Device(self.index):
+            free, total = self.cp.cuda.runtime.memGetInfo()
+        return int(free), int(total)
+
+    def need(self, array: Any, what: str) -> None:
+        """Raise TypeError unless `array` is on a GPU."""
+        if not isinstance(array, self.cp.ndarray):
+            kind = f"{type(array).__module__}.{type(array).__qualname__}"
+            raise TypeError(f"{what} must be an array on the GPU; got {kind}. backend.asarray({what}) puts it there")
+
+    def contiguous(self, array: Array) -> Array:
+        """`array` in C order, copied only if it is in another."""
+        if array.flags.c_contiguous:
+            return array
+        with self:
+            return self.cp.ascontiguousarray(array)
+
+    def module(self, code: str, options: tuple[str, ...]) -> Any:
+        """Compile CUDA C++ by NVRTC, or load what CuPy has kept on disk (``CUPY_CACHE_DIR``)."""
+        with self:
+            return self.cp.RawModule(code=code, options=("-std=c++17", *options), backend="nvrtc")
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        """``a @ b`` into `out` by cuBLAS; in TF32 only if that was asked for, whatever ``CUPY_TF32`` says."""
+        core = self.cp._core
+        linalg = core._routines_linalg
+        wanted = linalg.COMPUTE_TYPE_TF32 if self.tf32 and a.dtype == self.cp.float32 else linalg.COMPUTE_TYPE_DEFAULT
+        with self:
+            before = core.get_compute_type(a.dtype)
+            if before == wanted:
+                return self.cp.matmul(a, b, out=out)
+            core.set_compute_type(a.dtype, wanted)
+            try:
+                return self.cp.matmul(a, b, out=out)
+            finally:
+                core.set_compute_type(a.dtype, before)
+
+    @contextmanager
+    def training_stream(self) -> Iterator[None]:
+        """A stream of its own: ordered after the work asked for before, and before the work asked for afterwards."""
+        with self:
+            outer = self.cp.cuda.get_current_stream()
+            if self._stream is None:
+                self._stream = self.cp.cuda.Stream(non_blocking=True)
+            if outer == self._stream:
+                yield
+                return
+            self._stream.wait_event(outer.record())
+            try:
+                with self._stream:
+                    yield
+            finally:
+                outer.wait_event(self._stream.record())

@@ -1,0 +1,32 @@
+"""A CuPy that needs no GPU, for the tests of this folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mlp_accel import backends as registry
+from tests.cuda.emulator import need_compiler
+from tests.cuda.fake_cupy import FakeCupy
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCupy]:
+    need_compiler()
+    registry.unavailable.cache_clear()
+    monkeypatch.setattr(registry, "unavailable", registry.unavailable.__wrapped__)
+
+    def put(**settings: Any) -> FakeCupy:
+        module = FakeCupy(**settings)
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        return module
+
+    return put
+
+
+@pytest.fixture
+def cupy(install: Callable[..., FakeCupy]) -> FakeCupy:
+    return install()
