@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mlp_accel.benchmarking.peers.base import HostParams, Peer
+from mlp_accel.benchmarking.peers.base import HostParams
+from mlp_accel.benchmarking.peers.pytorch import PyTorchPeer
 
 Tensor = Any
 
 
-class PyTorchHandwrittenPeer(Peer):
+class PyTorchHandwrittenPeer(PyTorchPeer):
     """The training step written out on tensors, in `torch.inference_mode`."""
 
-    modules = ("torch",)
-    distributions = ("torch",)
     form = "hand-written step, eager"
     gradients = ("exact", "notebook")
-
-    def limit_threads(self) -> None:
-        super().limit_threads()
-        self.library.set_num_threads(self.threads)
-
-    def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
-        self.x, self.y = self.library.from_numpy(x), self.library.from_numpy(y)
 
     def start(self, params: HostParams) -> None:
         torch = self.library
