@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlp_accel import backends as registry
+from mlp_accel.backends import cupy_probe
 from mlp_accel.datasets import Dataset
 from tests.cuda.emulator import need_compiler
 from tests.cuda.fake_cupy import FakeCupy
@@ -42,6 +43,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch, study: Any) -> None:
     need_compiler()
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
     monkeypatch.setattr(study.ours, "unavailable", registry.unavailable.__wrapped__)
+    monkeypatch.setattr(cupy_probe, "check_cuda_libraries", lambda: None)
 
 
 def test_the_plan_names_every_stage_row_and_file(study: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

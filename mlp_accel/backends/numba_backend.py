@@ -158,7 +158,7 @@ class NumbaBackend(Backend):
         return x if lists is None else lists
 
     def train_epoch(
-        self, step: Step, params: Params, x: Any, y: Array, order: Array, batch_size: int, workspace: Workspace
+        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
     ) -> tuple[Params, Array, Array]:
         packing = importlib.import_module("mlp_accel.backends.jit.packing")
         if isinstance(x, packing.PixelLists) and batch_size <= packing.MAX_NUMBER:

@@ -51,10 +51,13 @@ def wrong(self, x, delta, out=None):
     return weights * 1.001, bias
 NumpyBackend.dense_gradient = wrong""",
     "half of the data, but only after the first epoch": """
+import numpy as np
 original = BackendEngine.epoch
 def lazy(self):
     answer = original(self)
-    self.trainer.x, self.trainer.y = self.trainer.x[:400], self.trainer.y[:400]
+    trainer = self.trainer
+    trainer.x, trainer.y = trainer.x[:400], trainer.y[:400]
+    trainer._images, trainer._order = trainer.x, np.arange(400)
     return answer
 BackendEngine.epoch = lazy""",
     "not synchronised": NOT_SYNCHRONISED

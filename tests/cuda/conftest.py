@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlp_accel import backends as registry
+from mlp_accel.backends import cupy_probe
 from tests.cuda.emulator import need_compiler
 from tests.cuda.fake_cupy import FakeCupy
 
@@ -18,6 +19,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCupy]:
     need_compiler()
     registry.unavailable.cache_clear()
     monkeypatch.setattr(registry, "unavailable", registry.unavailable.__wrapped__)
+    monkeypatch.setattr(cupy_probe, "check_cuda_libraries", lambda: None)  # it needs none
 
     def put(**settings: Any) -> FakeCupy:
         module = FakeCupy(**settings)

@@ -50,6 +50,8 @@ class PixelLists(NamedTuple):
     """(N_GROUPS + 1,): where the groups of pixels begin, and the number of pixels."""
     work: npt.NDArray[np.float64]
     """(n_in + 1,): how much there is to do with the pixels below each."""
+    scratch: dict[tuple[Any, ...], Scratch]
+    """Memory of a step, kept from epoch to epoch."""
 
 
 def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
@@ -67,7 +69,7 @@ def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
     entries = aligned_empty(int(ends[-1]) + CHUNK, np.uint32)
     starts, stops = np.concatenate([[0], ends[:-1]]), np.empty(n * N_GROUPS, np.int64)
     pixel_epoch.list_pixels(pixels, n_in, groups, entries, starts, stops)
-    return PixelLists(x, entries, starts, stops, groups, work)
+    return PixelLists(x, entries, starts, stops, groups, work, {})
 
 
 def train_epoch(
@@ -76,11 +78,15 @@ def train_epoch(
     """`Backend.train_epoch` on lists of pixels."""
     dtype = params[0][0].dtype
     network = pack_network(params, batch_size)
-    scratch = allocate_scratch(network, batch_size, n_threads)
+    key = (network.layers.tobytes(), batch_size, n_threads, dtype.char)
+    if key not in x.scratch:
+        x.scratch[key] = allocate_scratch(network, batch_size, n_threads)
     data = pack_data(x, y, order, n_threads, dtype.type)
     losses, hits = np.empty((2, -(-len(order) // batch_size)))
     activation, notebook = 1 + ACTIVATIONS.index(step.activation), step.gradient == "notebook"
-    pixel_epoch.train_epoch(data, network, scratch, batch_size, dtype.type(step.learning_rate), activation, notebook, losses, hits)
+    pixel_epoch.train_epoch(
+        data, network, x.scratch[key], batch_size, dtype.type(step.learning_rate), activation, notebook, losses, hits
+    )
     return unpack_network(network, params), losses, hits
 
 
