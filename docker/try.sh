@@ -35,9 +35,10 @@ if ! store inspect --type image "$base" >/dev/null 2>&1; then
     say "base image from debootstrap: $suite"
     script=/usr/share/debootstrap/scripts/$suite # a release newer than this debootstrap is made as sid is
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+    mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format "\$(REPO_URI)" | grep -v security | head -n 1)} # as apt is set up here
     rm -rf "${work:?}/$suite"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
-        "$suite" "$work/$suite" http://deb.debian.org/debian "$script" >"$work/debootstrap.log"
+        "$suite" "$work/$suite" "$mirror" "$script" >"$work/debootstrap.log"
     tar --directory "$work/$suite" --create --file "$work/$suite.tar" .
     container=$(store from scratch)
     store add "$container" "$work/$suite.tar" / >/dev/null

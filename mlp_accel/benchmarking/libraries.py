@@ -54,4 +54,6 @@ def _numba_kernels() -> list[Any]:
     if dispatcher is None:
         return []
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("mlp_accel.")]
-    return [thing for module in modules for thing in vars(module).values() if isinstance(thing, dispatcher)]
+    things = [thing for module in modules for thing in vars(module).values()]
+    versions = [getattr(thing, name, None) for thing in things for name in ("parallel", "serial")]
+    return [thing for thing in (*things, *versions) if isinstance(thing, dispatcher)]

@@ -68,7 +68,7 @@ class Peer(ABC):
         self.config = config
         self.check_settings()
         self.prepare_import()
-        self.library = self._import()
+        self.package = self._import()
         self.limit_threads()
 
     # What each peer writes ----------------------------------------------------------------------------------------------------

@@ -34,11 +34,11 @@ class JaxPeer(Peer):
 
     def limit_threads(self) -> None:
         super().limit_threads()
-        self.library.config.update("jax_enable_x64", self.dtype == "float64")
+        self.package.config.update("jax_enable_x64", self.dtype == "float64")
 
     def warm_up(self) -> dict[str, Any]:
         """Compile the epoch for the shape of the data, with which it will be called."""
-        jax, jnp = self.library, self.library.numpy
+        jax, jnp = self.package, self.package.numpy
         self.start(self._initial_params())
         n, n_in = self.config["n_train"], self.layer_sizes[0]
         x, y = jax.ShapeDtypeStruct((n, n_in), jnp.dtype(self.dtype)), jax.ShapeDtypeStruct((n,), jnp.int32)
@@ -47,17 +47,17 @@ class JaxPeer(Peer):
         return {"device": "cpu", "path": self.form}
 
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
-        jnp = self.library.numpy
-        self.x, self.y = self.library.block_until_ready((jnp.asarray(x), jnp.asarray(y, jnp.int32)))
+        jnp = self.package.numpy
+        self.x, self.y = self.package.block_until_ready((jnp.asarray(x), jnp.asarray(y, jnp.int32)))
 
     def start(self, params: HostParams) -> None:
-        jnp = self.library.numpy
-        self.key = self.library.random.key(self.seed)
+        jnp = self.package.numpy
+        self.key = self.package.random.key(self.seed)
         self.layers = [(jnp.array(weights), jnp.array(bias)) for weights, bias in params]
 
     def epoch(self) -> tuple[float, float | None]:
         self.layers, self.key, loss, accuracy = self._compiled(self.layers, self.key, self.x, self.y)
-        self.library.block_until_ready(self.layers)
+        self.package.block_until_ready(self.layers)
         return float(loss), float(accuracy)
 
     def params(self) -> HostParams:

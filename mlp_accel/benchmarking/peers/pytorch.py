@@ -19,13 +19,13 @@ class PyTorchPeer(Peer):
 
     def limit_threads(self) -> None:
         super().limit_threads()
-        self.library.set_num_threads(self.threads)
+        self.package.set_num_threads(self.threads)
 
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
-        self.x, self.y = self.library.from_numpy(x), self.library.from_numpy(y)
+        self.x, self.y = self.package.from_numpy(x), self.package.from_numpy(y)
 
     def start(self, params: HostParams) -> None:
-        torch = self.library
+        torch = self.package
         torch.manual_seed(self.seed)
         activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}[self.activation]
         layers: list[Any] = []
@@ -39,7 +39,7 @@ class PyTorchPeer(Peer):
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.learning_rate)
 
     def epoch(self) -> tuple[float, float | None]:
-        torch = self.library
+        torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
         for rows in torch.randperm(n).split(self.batch_size):

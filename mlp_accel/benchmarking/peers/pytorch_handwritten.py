@@ -17,12 +17,12 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
     gradients = ("exact", "notebook")
 
     def start(self, params: HostParams) -> None:
-        torch = self.library
+        torch = self.package
         torch.manual_seed(self.seed)
         self.layers = [(torch.from_numpy(weights.copy()), torch.from_numpy(bias.copy())) for weights, bias in params]
 
     def epoch(self) -> tuple[float, float | None]:
-        torch = self.library
+        torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros((), dtype=self.x.dtype), torch.zeros((), dtype=torch.int64)
         with torch.inference_mode():
@@ -33,7 +33,7 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
         return float(loss_sum) / n, float(hits) / n
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        torch, layers = self.library, self.layers
+        torch, layers = self.package, self.layers
         outputs = [x]
         for weights, bias in layers[:-1]:
             outputs.append(getattr(torch.addmm(bias, outputs[-1], weights), f"{self.activation}_")())

@@ -27,7 +27,7 @@ class ScikitLearnPeer(Peer):
         self.x, self.y = x, y
 
     def start(self, params: HostParams) -> None:
-        self.model = self.library.MLPClassifier(
+        self.model = self.package.MLPClassifier(
             self.layer_sizes[1:-1],
             activation={"sigmoid": "logistic"}.get(self.activation, self.activation),
             solver="sgd",
