@@ -48,7 +48,7 @@ def measure_roofline(backend: Backend, config: dict[str, Any]) -> dict[str, Any]
         {"op": name, "flops": flops, "bytes": size, "seconds": seconds_per_call(backend, call)}
         for name, flops, size, call in main_ops(backend, config)
     ]
-    return {"peak_flops": _peak(backend), "bandwidth": _bandwidth(backend), "ops": ops}
+    return {"peak_flops": peak_flops(backend), "bandwidth": bandwidth(backend), "ops": ops}
 
 
 def main_ops(backend: Backend, config: dict[str, Any]) -> list[tuple[str, float, float, Callable[[], Any]]]:
@@ -96,12 +96,14 @@ def seconds_per_call(backend: Backend, call: Callable[[], Any]) -> float:
     return float(np.median([sample(calls) / calls for _ in range(SAMPLES)]))
 
 
-def _peak(backend: Backend) -> float:
+def peak_flops(backend: Backend) -> float:
+    """Operations a second of a large product."""
     square = backend.asarray(np.random.default_rng(0).random((PEAK_SIZE, PEAK_SIZE)))
     return 2.0 * PEAK_SIZE**3 / seconds_per_call(backend, lambda: square @ square)
 
 
-def _bandwidth(backend: Backend) -> float:
+def bandwidth(backend: Backend) -> float:
+    """Bytes a second that a large copy reads and writes."""
     items = COPY_BYTES // np.dtype(backend.dtype).itemsize
     source, target = backend.asarray(np.ones(items)), backend.asarray(np.zeros(items))
 
