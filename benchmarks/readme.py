@@ -66,9 +66,47 @@ def gate_study() -> str:
     return "\n".join(lines)
 
 
+def cpu_study() -> str:
+    """Ours against the peers by network, and the profile of an epoch."""
+    if not (RESULTS / "cpu_study.json").exists():
+        return "Not recorded yet."
+    cells = _read("cpu_study.json")["cells"]
+    lines = [
+        "| network / batch size / threads | numba, s | fastest peer, s | numba is faster than it by | than the NumPy backend by "
+        "| the NumPy backend than NumPy by hand |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cell in cells.items():
+        seconds = {row["name"]: row["epoch_seconds"]["median"] for row in cell["results"] if row["epoch_seconds"]}
+        pairs = (cell[key] for key in ("numba_against_fastest_peer", "numba_against_numpy", "numpy_against_numpy_by_hand"))
+        found = [f"{pair['ratio']:.2f} ({pair['interval'][0]:.2f}–{pair['interval'][1]:.2f})" for pair in pairs]
+        fastest = cell["fastest_peer"]
+        lines.append(f"| {name} | {seconds['numba']:.3f} | {fastest} {seconds[fastest]:.3f} | {' | '.join(found)} |")
+    machine = next(iter(cells.values()))["environment"]
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {machine['commit'][:10]}. Medians; in",
+    ]
+    lines[-1] += " brackets the 95 % interval of the ratio within the run."
+    return "\n".join(lines)
+
+
+def epoch_profile() -> str:
+    """Where the time of an epoch goes."""
+    if not (RESULTS / "epoch_profile.json").exists():
+        return "Not recorded yet."
+    profile = _read("epoch_profile.json")
+    lines = ["| part | ms |", "|---|---|"]
+    lines += [f"| {name.replace('  ', '&emsp;')} | {value * 1e3:.1f} |" for name, value in profile["seconds"].items()]
+    lines += [f"| floor: {name} | {value * 1e3:.1f} |" for name, value in profile["floors_seconds"].items()]
+    return "\n".join(lines)
+
+
 def fill(readme: str) -> str:
     """The text of the README with every figure as the result files have it."""
-    for name, write in {"epoch-times": epoch_times, "notebook-study": notebook_study, "gate-study": gate_study}.items():
+    figures = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile)
+    for write in figures:
+        name = write.__name__.replace("_", "-")
         before, _, rest = readme.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"\n<!-- /{name} -->")
         if not end:

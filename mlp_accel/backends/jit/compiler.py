@@ -67,12 +67,15 @@ def cache_folder() -> Path | None:
     """Where compiled kernels are kept, or None if nothing can be written there, which is logged."""
     try:
         folder = _cache_root() / f"numba-{_fingerprint()}"
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         logger.warning("kernels are compiled at every start, because no cache can be written: %s; set %s", error, CACHE_VARIABLE)
         return None
+    if new:
+        logger.warning("compiling kernels for this CPU, once, when each is first used; they are kept in %s", folder)
     return folder
 
 

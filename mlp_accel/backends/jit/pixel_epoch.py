@@ -34,6 +34,9 @@ from mlp_accel.backends.jit.simd import CHUNK, HAS_COMPRESS, compress, prefetch,
 PREFETCH_AHEAD = 8
 """Images."""
 
+N_REGIONS = 3
+"""Of a minibatch, in which tasks run in parallel."""
+
 ROW = np.uint32(0xFFFF)
 """Mask of the part of an entry that is a number of a row."""
 
@@ -320,6 +323,33 @@ def sum_losses(scratch: Scratch, size: int) -> tuple[float, float]:
     return loss, hits
 
 
+@jit()
+def run_task(
+    region: int,
+    task: int,
+    n_tasks: int,
+    data: Data,
+    network: Network,
+    scratch: Scratch,
+    start: int,
+    size: int,
+    learning_rate: Any,
+    activation: int,
+    notebook: bool,
+) -> None:
+    """One task of one of the `N_REGIONS` parallel regions of the minibatch of `size` images at `start`."""
+    n_shares = n_tasks // N_GROUPS
+    group, share = task // n_shares, task % n_shares
+    if region == 0:
+        first_layer(data, network, scratch, start, group, size * share // n_shares, size * (share + 1) // n_shares)
+    elif region == 1:
+        first, stop = size * task // n_tasks, size * (task + 1) // n_tasks
+        train_images(data, network, scratch, start, first, stop, size, activation, notebook)
+    else:
+        update_first_layer(data, network, scratch, size, group, share, learning_rate)
+        update_other_layers(network, scratch, size, task, n_tasks, learning_rate)
+
+
 @ParallelKernel
 def train_epoch(
     data: Data,
@@ -333,18 +363,11 @@ def train_epoch(
     hits: Any,
 ) -> None:
     """Train on every minibatch of ``data.order``; `network` is changed, `losses` and `hits` are filled."""
-    n, n_shares = data.order.shape[0], data.groups.shape[1] - 1
-    n_tasks = N_GROUPS * n_shares
+    n, n_tasks = data.order.shape[0], N_GROUPS * (data.groups.shape[1] - 1)
     for batch in range(losses.shape[0]):
         start = batch * batch_size
         size = min(batch_size, n - start)
-        for task in prange(n_tasks):
-            group, share = task // n_shares, task % n_shares
-            first_layer(data, network, scratch, start, group, size * share // n_shares, size * (share + 1) // n_shares)
-        for task in prange(n_tasks):
-            first, stop = size * task // n_tasks, size * (task + 1) // n_tasks
-            train_images(data, network, scratch, start, first, stop, size, activation, notebook)
-        for task in prange(n_tasks):
-            update_first_layer(data, network, scratch, size, task // n_shares, task % n_shares, learning_rate)
-            update_other_layers(network, scratch, size, task, n_tasks, learning_rate)
+        for region in range(N_REGIONS):  # one loop over the tasks in place of three: each takes seconds to compile
+            for task in prange(n_tasks):
+                run_task(region, task, n_tasks, data, network, scratch, start, size, learning_rate, activation, notebook)
         losses[batch], hits[batch] = sum_losses(scratch, size)
