@@ -44,7 +44,10 @@ class WholeEpochs:
         return self._epoch_path
 
     def training_images(self, x: Array) -> Any:
-        """The images `x`, or a form of them that `train_epoch` takes in their place; made once for a training run."""
+        """The images `x`, or a form of them that `train_epoch` takes in their place.
+
+        Made once for a training run, as data are copied to a GPU once: what is changed in `x` later may not be seen.
+        """
         return x
 
     def train_epoch(
