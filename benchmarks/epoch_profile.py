@@ -22,6 +22,7 @@ from mlp_accel import get_backend, init_params, load
 from mlp_accel.backends.jit import packing, pixel_epoch
 from mlp_accel.backends.jit.compiler import jit, numba
 from mlp_accel.backends.jit.memory import N_GROUPS
+from mlp_accel.backends.jit.pixel_lists import find_lists, list_images
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.roofline import bandwidth, peak_flops
 from mlp_accel.files import write_json
@@ -31,7 +32,6 @@ RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
 HIDDEN, BATCH = 32, 128
 STEPS = 60_000 // BATCH
 
-find_lists, list_images = pixel_epoch.find_lists, pixel_epoch.list_images
 first_layer, train_images = pixel_epoch.first_layer, pixel_epoch.train_images
 softmax_errors, sum_losses = pixel_epoch.softmax_errors, pixel_epoch.sum_losses
 update_first_layer, update_other_layers = pixel_epoch.update_first_layer, pixel_epoch.update_other_layers

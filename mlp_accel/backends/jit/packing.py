@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends.base import ACTIVATIONS, Params, Step
-from mlp_accel.backends.jit import pixel_epoch
+from mlp_accel.backends.jit import pixel_epoch, pixel_lists
 from mlp_accel.backends.jit.compiler import VECTOR_BYTES
 from mlp_accel.backends.jit.memory import (
     BIAS,
@@ -64,11 +64,11 @@ def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
     groups = np.searchsorted(work, work[-1] * np.arange(N_GROUPS + 1) / N_GROUPS).astype(np.int64)
     groups[-1] = n_in
     pixels, counts = np.ascontiguousarray(x).reshape(-1), np.empty((n, N_GROUPS), np.int64)
-    pixel_epoch.count_pixels(pixels, n_in, groups, counts)
+    pixel_lists.count_pixels(pixels, n_in, groups, counts)
     ends = np.cumsum((counts.reshape(-1) // UNROLL + 1) * UNROLL)
     entries = aligned_empty(int(ends[-1]) + CHUNK, np.uint32)
     starts, stops = np.concatenate([[0], ends[:-1]]), np.empty(n * N_GROUPS, np.int64)
-    pixel_epoch.list_pixels(pixels, n_in, groups, entries, starts, stops)
+    pixel_lists.list_pixels(pixels, n_in, groups, entries, starts, stops)
     return PixelLists(x, entries, starts, stops, groups, work, {})
 
 
