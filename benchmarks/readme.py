@@ -96,9 +96,12 @@ def epoch_profile() -> str:
     if not (RESULTS / "epoch_profile.json").exists():
         return "Not recorded yet."
     profile = _read("epoch_profile.json")
-    lines = ["| part | ms |", "|---|---|"]
-    lines += [f"| {name.replace('  ', '&emsp;')} | {value * 1e3:.1f} |" for name, value in profile["seconds"].items()]
-    lines += [f"| floor: {name} | {value * 1e3:.1f} |" for name, value in profile["floors_seconds"].items()]
+    columns, alone = profile["seconds"], profile["by_themselves_on_1_thread"]
+    lines = [f"| part | {' | '.join(f'ms, {name}' for name in columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for part in next(iter(columns.values())):
+        lines.append(f"| {part} | {' | '.join(f'{seconds[part] * 1e3:.1f}' for seconds in columns.values())} |")
+    for name, value in [*alone.items(), *((f"floor: {name}", value) for name, value in profile["floors_seconds"].items())]:
+        lines.append(f"| {name} | {value * 1e3:.1f} |" + " |" * (len(columns) - 1))
     return "\n".join(lines)
 
 

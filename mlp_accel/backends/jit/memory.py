@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES
+from mlp_accel.backends.jit.simd import TILE_ROWS
+
 CACHE_LINE = 64
 """Bytes."""
 
-UNROLL = 8
-"""Most entries that are added side by side, and zeros behind a list, so that its length may be rounded up."""
+PANEL_VECTORS = 2 if VECTOR_BYTES == 64 else 4
+"""Of the widest panel: with more, fewer of its rows are in the cache when they are needed."""
 
-N_GROUPS = 2
-"""Of pixels. Each makes the lists shorter and brings another partial sum."""
+HALF_PANEL = PANEL_VECTORS // 2
+
+UNROLL = 4 if TILE_ROWS == 8 else 2
+"""Entries of a list that are added side by side, and zeros behind it, so that its length may be rounded up."""
+
+MAX_PARTS = 4
+"""Of the first layer, each of which makes a partial sum of the second; a block is one or more of them."""
 
 N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(9)
 """Columns of `Network.layers`."""
@@ -21,18 +29,16 @@ class Data(NamedTuple):
     """What is learnt from."""
 
     entries: Any
-    """uint32: of each image and group the pixels that are not zero, ``value << 16 | pixel``, and at least one zero behind them."""
-    list_starts: Any
-    list_stops: Any
-    """int64 (n_samples * N_GROUPS,): where in them the list of each image and group begins and ends."""
+    """uint32: of each image the pixels that are not zero, ``value << 16 | pixel``, and zeros up to a multiple of `UNROLL`."""
+    starts: Any
+    stops: Any
+    """int64 (n,): where in them the list of each image begins and ends, in the order of training: an epoch reads them in one go."""
     labels: Any
-    """integer (n_samples,)"""
-    order: Any
-    """int64 (n,)"""
+    """int64 (n,), in the same order."""
     values: Any
     """(256,): what a pixel stands for."""
-    groups: Any
-    """int64 (N_GROUPS, n_shares + 1): where each share of each group of pixels begins."""
+    shares: Any
+    """int64 (n_shares + 1,): where each share of the pixels begins, and their number."""
 
 
 class Network(NamedTuple):
@@ -41,7 +47,11 @@ class Network(NamedTuple):
     first: Any
     """(n_panels * n_in * panel,): the first layer's weights, `panel` columns after the other: a panel fits the cache."""
     panel: Any
-    """Columns of a panel: 1, 2 or 4 vectors."""
+    """Columns of a panel: `PANEL_VECTORS`, `HALF_PANEL` or one."""
+    block: Any
+    """Units of the first layer, padding included, that one thread or several keep to: whole panels."""
+    part: Any
+    """Units of the first layer that make a partial sum of the second: the same for any number of threads."""
     weights: Any
     """Of the other layers, (n_in, stride) each, flat."""
     transposed: Any
@@ -56,21 +66,12 @@ class Scratch(NamedTuple):
     """Memory of a step."""
 
     partial: Any
-    """(N_GROUPS * batch_size * stride,): what each group of pixels adds to the first layer."""
+    """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
     outputs: Any
     errors: Any
+    """(batch_size * stride,) for each layer, flat; of the first one (batch_size * block,) for each block."""
     bias_gradient: Any
     zeros: Any
-    panels: Any
-    """(N_GROUPS * n_shares, batch_size * panel): a panel of the first layer's errors."""
-    image_starts: Any
-    image_stops: Any
-    """int64 (N_GROUPS * batch_size,): where in `Data.entries` the lists of the minibatch begin and end."""
-    pixel_entries: Any
-    """uint32 (n_in * (batch_size + UNROLL),): of each pixel the images in which it is not zero, ``value << 16 | image``."""
-    pixel_starts: Any
-    pixel_stops: Any
-    """int64 (n_in,): where in them the list of each pixel begins and ends."""
     columns: Any
     """(n_classes * batch_size,): logits with images side by side, which makes vectors of them."""
     largest: Any

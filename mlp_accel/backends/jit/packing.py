@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +14,10 @@ from mlp_accel.backends.jit.compiler import VECTOR_BYTES
 from mlp_accel.backends.jit.memory import (
     BIAS,
     CACHE_LINE,
-    N_GROUPS,
+    MAX_PARTS,
     N_OUT,
+    OUT_STRIDE,
+    PANEL_VECTORS,
     TRANSPOSED,
     UNROLL,
     WEIGHTS,
@@ -46,8 +47,8 @@ class PixelLists(NamedTuple):
     entries: npt.NDArray[np.uint32]
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    """(N_GROUPS + 1,): where the groups of pixels begin, and the number of pixels."""
+    in_order: npt.NDArray[np.int64]
+    """(3, n): starts, stops and labels in the order of an epoch, memory that is kept from epoch to epoch."""
     work: npt.NDArray[np.float64]
     """(n_in + 1,): how much there is to do with the pixels below each."""
     scratch: dict[tuple[Any, ...], Scratch]
@@ -61,15 +62,12 @@ def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
     if used.mean() > SPARSE or n_in > MAX_NUMBER:
         return None
     work = np.concatenate([[0], np.cumsum(used + 0.01)])
-    groups = np.searchsorted(work, work[-1] * np.arange(N_GROUPS + 1) / N_GROUPS).astype(np.int64)
-    groups[-1] = n_in
-    pixels, counts = np.ascontiguousarray(x).reshape(-1), np.empty((n, N_GROUPS), np.int64)
-    pixel_lists.count_pixels(pixels, n_in, groups, counts)
-    ends = np.cumsum((counts.reshape(-1) // UNROLL + 1) * UNROLL)
-    entries = aligned_empty(int(ends[-1]) + CHUNK, np.uint32)
-    starts, stops = np.concatenate([[0], ends[:-1]]), np.empty(n * N_GROUPS, np.int64)
-    pixel_lists.list_pixels(pixels, n_in, groups, entries, starts, stops)
-    return PixelLists(x, entries, starts, stops, groups, work, {})
+    pixels, counts, stops = np.ascontiguousarray(x).reshape(-1), np.empty(n, np.int64), np.empty(n, np.int64)
+    pixel_lists.count_pixels(pixels, n_in, counts)
+    ends = np.cumsum(-(-counts // UNROLL) * UNROLL)
+    entries, starts = aligned_empty(int(ends[-1]) + CHUNK, np.uint32), np.concatenate([[0], ends[:-1]])
+    pixel_lists.list_pixels(pixels, n_in, entries, starts, stops)
+    return PixelLists(x, entries, starts, stops, np.empty((3, n), np.int64), work, {})
 
 
 def train_epoch(
@@ -77,11 +75,11 @@ def train_epoch(
 ) -> tuple[Params, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """`Backend.train_epoch` on lists of pixels."""
     dtype = params[0][0].dtype
-    network = pack_network(params, batch_size)
+    network = pack_network(params, batch_size, n_threads)
     key = (network.layers.tobytes(), batch_size, n_threads, dtype.char)
     if key not in x.scratch:
-        x.scratch[key] = allocate_scratch(network, batch_size, n_threads)
-    data = pack_data(x, y, order, n_threads, dtype.type)
+        x.scratch[key] = allocate_scratch(network, batch_size)
+    data = pack_data(x, y, order, network, n_threads)
     losses, hits = np.empty((2, -(-len(order) // batch_size)))
     activation, notebook = 1 + ACTIVATIONS.index(step.activation), step.gradient == "notebook"
     pixel_epoch.train_epoch(
@@ -90,27 +88,37 @@ def train_epoch(
     return unpack_network(network, params), losses, hits
 
 
-def pack_data(x: PixelLists, y: Any, order: Any, n_threads: int, dtype: Any) -> Data:
-    """The data, and each group of pixels shared out so that each share is as much work."""
-    n_shares = -(-n_threads // N_GROUPS)
-    groups = np.empty((N_GROUPS, n_shares + 1), np.int64)
-    for group, (begin, end) in enumerate(pairwise(x.groups.tolist())):
-        groups[group] = np.searchsorted(x.work, np.linspace(x.work[begin], x.work[end], n_shares + 1))
-        groups[group, [0, -1]] = begin, end
+def pack_data(x: PixelLists, y: Any, order: Any, network: Network, n_threads: int) -> Data:
+    """The data, and the pixels shared out among the threads of a block, so that each share is as much work."""
+    dtype = network.first.dtype.type
+    n_shares = -(-n_threads // n_blocks(network))
+    shares = np.searchsorted(x.work, np.linspace(0, x.work[-1], n_shares + 1)).astype(np.int64)
+    shares[-1] = len(x.work) - 1
     values = aligned_zeros(256, dtype)
     values[:] = np.arange(256) * dtype(1.0 / 255.0)
-    labels, rows = (np.ascontiguousarray(numbers, dtype=np.int64) for numbers in (y, order))
-    return Data(x.entries, x.starts, x.stops, labels, rows, values, groups)
+    in_order = x.in_order if len(order) <= x.in_order.shape[1] else np.empty((3, len(order)), np.int64)
+    if not pixel_lists.follow_order(order, x.starts, x.stops, y, in_order):
+        raise IndexError(f"the order must hold numbers of the {len(x.starts)} images")
+    starts, stops, labels = in_order[:, : len(order)]
+    return Data(x.entries, starts, stops, labels, values, shares)
 
 
-def pack_network(params: Params, batch_size: int) -> Network:
-    """The parameters in new memory."""
+def n_blocks(network: Network) -> int:
+    """Blocks of the first layer."""
+    return int(network.layers[0, OUT_STRIDE] // network.block)
+
+
+def pack_network(params: Params, batch_size: int, n_threads: int) -> Network:
+    """The parameters in new memory, the first layer in a block for each thread as far as it can be divided."""
     dtype = params[0][0].dtype
     lanes = VECTOR_BYTES // dtype.itemsize
     sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
     vectors = -(-sizes[1] // lanes)
-    panel = lanes * (4 if vectors > 2 else vectors)
-    strides = [0, _up(sizes[1], panel), *(_up(size, lanes) for size in sizes[2:])]
+    vectors = vectors if vectors <= 2 else _up(vectors, MAX_PARTS)
+    n_parts = min(vectors, MAX_PARTS) if len(params) > 1 else 1
+    block = vectors // min(n_parts, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
+    panel = lanes * math.gcd(block, PANEL_VECTORS)
+    strides = [0, vectors * lanes, *(_up(size, lanes) for size in sizes[2:])]
     layers = _layer_table(sizes, strides, batch_size)
     n_panels = strides[1] // panel
     first = aligned_zeros((n_panels, sizes[0], panel), dtype)
@@ -120,6 +128,8 @@ def pack_network(params: Params, batch_size: int) -> Network:
     network = Network(
         first=first.reshape(-1),
         panel=panel,
+        block=block * lanes,
+        part=vectors // n_parts * lanes,
         weights=aligned_zeros(ends[WEIGHTS] + (sizes[-2] * strides[-1] if len(params) > 1 else 0), dtype),
         transposed=aligned_zeros(ends[TRANSPOSED] + (sizes[-1] * strides[-2] if len(params) > 1 else 0), dtype),
         bias=aligned_zeros(ends[BIAS] + strides[-1], dtype),
@@ -145,25 +155,17 @@ def unpack_network(network: Network, params: Params) -> Params:
     return result
 
 
-def allocate_scratch(network: Network, batch_size: int, n_threads: int) -> Scratch:
+def allocate_scratch(network: Network, batch_size: int) -> Scratch:
     """Memory for minibatches of `batch_size` images."""
-    dtype, strides = network.first.dtype, network.layers[:, 3]
-    n_in = int(network.layers[0, 0])
+    dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
-    several_panels = network.panel < strides[0]
-    n_tasks = N_GROUPS * -(-n_threads // N_GROUPS)
+    n_partial = int(strides[0] // network.part * batch_size * strides[1]) if len(strides) > 1 else 0
     return Scratch(
-        partial=aligned_empty(N_GROUPS * batch_size * int(strides[0]), dtype),
+        partial=aligned_empty(n_partial, dtype),
         outputs=aligned_empty(n_values, dtype),
         errors=aligned_empty(n_values, dtype),
         bias_gradient=aligned_empty(network.bias.shape[0], dtype),
         zeros=aligned_zeros(strides.max(), dtype),
-        panels=aligned_empty((n_tasks, batch_size * network.panel if several_panels else 0), dtype),
-        image_starts=aligned_empty(N_GROUPS * batch_size, np.int64),
-        image_stops=aligned_empty(N_GROUPS * batch_size, np.int64),
-        pixel_entries=aligned_empty(n_in * (batch_size + UNROLL), np.uint32),
-        pixel_starts=np.arange(n_in) * (batch_size + UNROLL),
-        pixel_stops=aligned_empty(n_in, np.int64),
         columns=aligned_empty(int(network.layers[-1, N_OUT]) * batch_size, dtype),
         largest=aligned_empty(batch_size, dtype),
         best=aligned_empty(batch_size, np.float64),

@@ -1,10 +1,12 @@
 """A whole epoch on images whose pixels are mostly zero, in one compiled loop.
 
 The two big products, of the images with the weights of the first layer, visit the pixels that are not zero and no other: of
-MNIST's that is one in five. The pixels are divided into `N_GROUPS` groups, and a thread keeps to its group, so that the weights of
-the first layer never leave its cache. A minibatch takes three parallel regions: the first layer, by groups of pixels; the rest of
-the network, forward and back, by images; and going down the gradient, by groups of pixels again. Every sum is made by one thread,
-in an order that does not depend on the number of threads, so the results are the same bits for any number.
+MNIST's that is one in five. The units of the first layer are divided into blocks, and a thread keeps to its block: its columns of
+the weights never leave its cache, and what its units put out goes into the second layer as a partial sum. So a minibatch takes two
+parallel regions: one for all that is of a block, from the errors of the minibatch before to the partial sums of this one, and one
+for the layers above, by images. With more threads than blocks, several share a block, by images or by pixels, and must wait for
+each other more often. Every sum is made by one thread, in an order that does not depend on the number of threads, so the results
+are the same bits for any number.
 """
 
 from __future__ import annotations
@@ -18,92 +20,89 @@ from mlp_accel.backends.jit.compiler import VECTOR_BYTES, ParallelKernel, jit
 from mlp_accel.backends.jit.math import activate, exp, times_slope
 from mlp_accel.backends.jit.memory import (
     CACHE_LINE,
-    N_GROUPS,
+    HALF_PANEL,
     N_IN,
     N_OUT,
     OUT_STRIDE,
     OUTPUT,
+    PANEL_VECTORS,
+    UNROLL,
     Data,
     Network,
     Scratch,
 )
-from mlp_accel.backends.jit.pixel_lists import find_lists, list_images
+from mlp_accel.backends.jit.pixel_lists import find_pixel, prefetch_list
 from mlp_accel.backends.jit.product import Matrix, product
-from mlp_accel.backends.jit.simd import prefetch, sparse_tile
+from mlp_accel.backends.jit.simd import scatter_row, sparse_row
 
-N_REGIONS = 3
-"""Of a minibatch, in which tasks run in parallel."""
+ERRORS, UPDATE, FORWARD, REST = range(4)
+"""Parts of a step, of which the first two belong to the minibatch before."""
 
 
 @jit()
-def add_products(
-    panel: int,
-    first: int,
-    stop: int,
-    out: Matrix,
-    base: Matrix,
-    scale: Any,
-    entries: Any,
-    starts: Any,
-    stops: Any,
-    values: Any,
-    matrix: Matrix,
+def first_layer(data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int) -> None:
+    """A block of the first layer, before its activation, for images `first` to `stop` of the minibatch at `start`."""
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, starts, stops = data.entries, data.starts, data.stops
+    weights, bias, out, values = network.first, network.bias, scratch.outputs, data.values
+    one = weights.dtype.type(1)
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    for column in range(block * width, (block + 1) * width, panel):
+        to = block * width * (scratch.largest.shape[0] - 1) + column
+        for i in range(first, stop):
+            if column == block * width:
+                prefetch_list(data, start + i)
+            begin = starts[start + i]
+            count = -(-(stops[start + i] - begin) // UNROLL) * UNROLL
+            o, at = to + i * width, column * n_in
+            if vectors == PANEL_VECTORS:
+                sparse_row(PANEL_VECTORS, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                sparse_row(HALF_PANEL, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+            else:
+                sparse_row(1, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+
+
+@jit()
+def forward_block(
+    data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int, activation: int
 ) -> None:
-    """``out[i] = base[i] + scale * sum(values[v] * matrix[k])`` over the entries ``(v, k)`` of list `i`, for each from `first` on.
-
-    List `i` is ``entries[starts[i]:stops[i]]``. As many sums run side by side as keep the multipliers busy.
-    """
-    vectors = panel * out.array.itemsize // VECTOR_BYTES
-    x, y, z = out.array, base.array, matrix.array
-    for i in range(first, stop):
-        start, n = starts[i], stops[i] - starts[i]
-        if n == 0 and base.row > 0:  # nothing changes
-            continue
-        o, b = out.at + i * out.row, base.at + i * base.row
-        if vectors == 4:
-            sparse_tile(4, 2, x, o, y, b, scale, entries, start, n + n % 2, values, z, matrix.at, matrix.row)
-        elif vectors == 2:
-            sparse_tile(2, 4, x, o, y, b, scale, entries, start, n + -n % 4, values, z, matrix.at, matrix.row)
-        else:
-            sparse_tile(1, 8, x, o, y, b, scale, entries, start, n + -n % 8, values, z, matrix.at, matrix.row)
-
-
-@jit()
-def first_layer(data: Data, network: Network, scratch: Scratch, start: int, group: int, first: int, stop: int) -> None:
-    """What a group of pixels adds to the first layer of images `first` to `stop` of the minibatch at `start`."""
-    n_in, width, panel = network.layers[0, N_IN], network.layers[0, OUT_STRIDE], network.panel
-    find_lists(data, scratch, start, group, first, stop)
-    images = group * scratch.largest.shape[0]
-    entries, starts, stops = data.entries, scratch.image_starts, scratch.image_stops
-    one, base = network.first.dtype.type(1), network.bias if group == 0 else scratch.zeros
-    for column in range(0, width, panel):
-        out, weights = Matrix(scratch.partial, column, width, 1), Matrix(network.first, column * n_in, panel, 1)
-        add_products(
-            panel, images + first, images + stop, out, Matrix(base, column, 0, 1), one, entries, starts, stops, data.values, weights
-        )
+    """A block of the first layer, and what it adds to the second one, for images `first` to `stop`."""
+    if network.layers.shape[0] == 1:
+        first_layer(data, network, scratch, start, block, first, stop)
+        return
+    length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
+    first_layer(data, network, scratch, start, block, first, stop)
+    at = (block * length + first) * width
+    activate(activation, scratch.outputs, at, at + (stop - first) * width)
+    one = network.first.dtype.type(1)
+    for begin in range(0, width, part):
+        unit = block * width + begin
+        depth = min(part, network.layers[1, N_IN] - unit)
+        out = Matrix(scratch.partial, (unit // part * length + first) * stride, stride, 1)
+        below = Matrix(scratch.outputs, at + begin, width, 1)
+        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.weights, unit * stride, stride, 1)
+        product(stop - first, stride, depth, out, zeros, one, below, matrix)
 
 
 @jit()
 def train_images(
     data: Data, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int, activation: int, notebook: bool
 ) -> None:
-    """Images `first` to `stop` of the minibatch at `start`: from the first layer's sums forward, and back to its error."""
+    """Images `first` to `stop` of the minibatch at `start`: from the second layer's sums forward, and back to its error."""
     layers, n_layers = network.layers, network.layers.shape[0]
     one = network.first.dtype.type(1)
-    add_partial_sums(network, scratch, first, stop)
     if n_layers > 1:
-        width = layers[0, OUT_STRIDE]
-        activate(activation, scratch.outputs, first * width, stop * width)
-    for layer in range(1, n_layers):
+        add_partial_sums(network, scratch, first, stop)
+    for layer in range(2, n_layers):
         _, _, stride_in, stride, weights, _, bias, source, target = layers[layer]
+        activate(activation, scratch.outputs, source + first * stride_in, source + stop * stride_in)
         out = Matrix(scratch.outputs, target + first * stride, stride, 1)
         below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
         bias_rows, matrix = Matrix(network.bias, bias, 0, 1), Matrix(network.weights, weights, stride, 1)
         product(stop - first, stride, layers[layer, N_IN], out, bias_rows, one, below, matrix)
-        if layer < n_layers - 1:
-            activate(activation, scratch.outputs, target + first * stride, target + stop * stride)
     softmax_errors(data, network, scratch, start, first, stop, size, notebook)
-    for layer in range(n_layers - 1, 0, -1):
+    for layer in range(n_layers - 1, 1, -1):
         _, n_out, stride_in, stride, _, transposed, _, source, target = layers[layer]
         out = Matrix(scratch.errors, source + first * stride_in, stride_in, 1)
         above = Matrix(scratch.errors, target + first * stride, stride, 1)
@@ -114,16 +113,16 @@ def train_images(
 
 @jit()
 def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
-    """The first layer before its activation: what the groups of pixels add to it."""
-    width = network.layers[0, OUT_STRIDE]
-    group = scratch.largest.shape[0] * width
-    out, part = scratch.outputs[first * width : stop * width], scratch.partial[first * width : stop * width]
-    for j in range(out.shape[0]):
-        out[j] = part[j]
-    for g in range(1, N_GROUPS):
-        part = scratch.partial[g * group + first * width : g * group + stop * width]
-        for j in range(out.shape[0]):
-            out[j] += part[j]
+    """The second layer before its activation: its bias, and what the parts of the first layer add to it."""
+    layers, length = network.layers, np.uint64(scratch.largest.shape[0])
+    stride, target, bias = np.uint64(layers[1, OUT_STRIDE]), np.uint64(layers[1, OUTPUT]), np.uint64(layers[0, OUT_STRIDE])
+    out, parts, biases = scratch.outputs, scratch.partial, network.bias
+    for i in range(np.uint64(first), np.uint64(stop)):
+        for j in range(stride):
+            out[target + i * stride + j] = biases[bias + j]
+    for part in range(np.uint64(layers[0, OUT_STRIDE] // network.part)):
+        for j in range(np.uint64(first) * stride, np.uint64(stop) * stride):
+            out[target + j] += parts[part * length * stride + j]
 
 
 @jit()
@@ -134,7 +133,7 @@ def softmax_errors(
     last = network.layers[network.layers.shape[0] - 1]
     one = network.first.dtype.type(1)
     share = one / network.first.dtype.type(size)
-    outputs, errors, labels, order = scratch.outputs, scratch.errors, data.labels, data.order
+    outputs, errors, labels = scratch.outputs, scratch.errors, data.labels
     columns, largest, exp_sums, best = scratch.columns, scratch.largest, scratch.exp_sums, scratch.best
     hits, margins = scratch.hits, scratch.margins
     # Unsigned numbers spare the question whether an index is negative, and let LLVM make vectors of the images.
@@ -162,7 +161,7 @@ def softmax_errors(
             exp_sums[i] += e
     for i in range(begin, end):
         at = target + i * stride
-        label = np.uint64(labels[order[batch + i]])
+        label = np.uint64(labels[batch + i])
         hits[i] = best[i] == label
         margins[i] = np.float64(largest[i]) - np.float64(outputs[at + label])
         factor = one / exp_sums[i] if notebook else share / exp_sums[i]
@@ -179,54 +178,99 @@ def softmax_errors(
 
 
 @jit()
-def update_first_layer(
-    data: Data, network: Network, scratch: Scratch, size: int, group: int, share: int, learning_rate: Any
-) -> None:
-    """A share of a group of pixels: their weights go down the gradient, which is summed in registers and never stored."""
-    n_in, width, panel = network.layers[0, N_IN], network.layers[0, OUT_STRIDE], network.panel
-    first, stop = data.groups[group, share], data.groups[group, share + 1]
-    all_errors = scratch.errors
-    for k in range(0, size * panel, 16):
-        prefetch(all_errors, k)  # another core has written most of them; they arrive while the lists are made
-    list_images(data, scratch, size, group, share)
-    entries, starts, stops = scratch.pixel_entries, scratch.pixel_starts, scratch.pixel_stops
-    errors = all_errors if width == panel else scratch.panels[group * (data.groups.shape[1] - 1) + share]
-    for column in range(0, width, panel):
-        if width != panel:
-            for i in range(size):
-                for j in range(panel):
-                    errors[i * panel + j] = all_errors[i * width + column + j]
-        weights, rows = Matrix(network.first, column * n_in, panel, 1), Matrix(errors, 0, panel, 1)
-        add_products(panel, first, stop, weights, weights, -learning_rate, entries, starts, stops, data.values, rows)
+def first_errors(network: Network, scratch: Scratch, block: int, first: int, stop: int, activation: int) -> None:
+    """The error of a block of the first layer, for images `first` to `stop`."""
+    if network.layers.shape[0] == 1:
+        return
+    _, n_out, stride_in, stride, _, transposed, _, _, target = network.layers[1]
+    width = network.block
+    at = (block * scratch.largest.shape[0] + first) * width
+    out, above = Matrix(scratch.errors, at, width, 1), Matrix(scratch.errors, target + first * stride, stride, 1)
+    zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed + block * width, stride_in, 1)
+    product(stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+    times_slope(activation, scratch.errors, scratch.outputs, at, at + (stop - first) * width)
 
 
 @jit()
-def update_other_layers(network: Network, scratch: Scratch, size: int, task: int, n_tasks: int, learning_rate: Any) -> None:
+def update_first_layer(
+    data: Data, network: Network, scratch: Scratch, start: int, size: int, block: int, share: int, learning_rate: Any
+) -> None:
+    """A block's weights of a share of the pixels: each image moves those of its pixels that are not zero down the gradient."""
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, starts, stops = data.entries, data.starts, data.stops
+    weights, errors, values = network.first, scratch.errors, data.values
+    first, stop, n_shares = data.shares[share], data.shares[share + 1], data.shares.shape[0] - 1
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    for column in range(block * width, (block + 1) * width, panel):
+        rows, at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
+        for i in range(size):
+            begin, end = starts[start + i], stops[start + i]
+            if n_shares > 1:
+                begin, end = find_pixel(entries, begin, end, first), find_pixel(entries, begin, end, stop)
+            row = rows + i * width
+            if vectors == PANEL_VECTORS:
+                scatter_row(PANEL_VECTORS, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                scatter_row(HALF_PANEL, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+            else:
+                scatter_row(1, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+
+
+@jit()
+def update_weights(
+    network: Network, layer: int, first: int, stop: int, size: int, inputs: Matrix, scratch: Scratch, learning_rate: Any
+) -> None:
+    """Rows `first` to `stop` of the weights of a layer above the first, and their copy in `transposed`."""
+    _, n_out, stride_in, stride, weights, transposed, _, _, target = network.layers[layer]
+    rows, errors = Matrix(network.weights, weights + first * stride, stride, 1), Matrix(scratch.errors, target, stride, 1)
+    product(stop - first, stride, size, rows, rows, -learning_rate, inputs, errors)
+    matrix, turned = network.weights, network.transposed
+    for k in range(first, stop):
+        for j in range(n_out):
+            turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+
+
+@jit()
+def update_bias(
+    network: Network, bias: int, errors_at: int, stride: int, columns: int, size: int, scratch: Scratch, learning_rate: Any
+) -> None:
+    """`columns` elements of the biases from number `bias` on."""
+    biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
+    begin, end = np.uint64(bias), np.uint64(bias + columns)
+    for j in range(begin, end):
+        gradient[j] = 0
+    for i in range(np.uint64(size)):
+        row = np.uint64(errors_at) + i * np.uint64(stride) - begin
+        for j in range(begin, end):
+            gradient[j] += errors[row + j]
+    for j in range(begin, end):
+        biases[j] -= learning_rate * gradient[j]
+
+
+@jit()
+def update_other_layers(
+    network: Network, scratch: Scratch, size: int, block: int, share: int, n_shares: int, learning_rate: Any
+) -> None:
     """A task's share of the weights above the first layer, and of all biases."""
-    for layer in range(network.layers.shape[0]):
-        n_in, n_out, stride_in, stride, weights, transposed, bias, source, target = network.layers[layer]
-        if layer > 0:
+    width, n_tasks = network.block, network.layers[0, OUT_STRIDE] // network.block * n_shares
+    task = block * n_shares + share
+    if share == 0:
+        update_bias(network, block * width, block * scratch.largest.shape[0] * width, width, width, size, scratch, learning_rate)
+    for layer in range(1, network.layers.shape[0]):
+        n_in, _, stride_in, stride, _, _, bias, source, target = network.layers[layer]
+        if layer == 1:
+            n = max(0, min(width, n_in - block * width))
+            first, stop = block * width + n * share // n_shares, block * width + n * (share + 1) // n_shares
+            at = block * scratch.largest.shape[0] * width + first - block * width
+            inputs = Matrix(scratch.outputs, at, 1, width)
+        else:
             first, stop = n_in * task // n_tasks, n_in * (task + 1) // n_tasks
-            rows = Matrix(network.weights, weights + first * stride, stride, 1)
-            inputs, error_rows = Matrix(scratch.outputs, source + first, 1, stride_in), Matrix(scratch.errors, target, stride, 1)
-            product(stop - first, stride, size, rows, rows, -learning_rate, inputs, error_rows)
-            matrix, turned = network.weights, network.transposed
-            for k in range(first, stop):
-                for j in range(n_out):
-                    turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+            inputs = Matrix(scratch.outputs, source + first, 1, stride_in)
+        update_weights(network, layer, first, stop, size, inputs, scratch, learning_rate)
         line = CACHE_LINE // network.bias.itemsize
         n_lines = -(-stride // line)  # two cores that write to one line wait for each other
         first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
-        biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
-        begin, end, errors_at = np.uint64(bias + first), np.uint64(bias + stop), np.uint64(target + first)
-        for j in range(begin, end):
-            gradient[j] = 0
-        for i in range(np.uint64(size)):
-            row = errors_at + i * np.uint64(stride) - begin
-            for j in range(begin, end):
-                gradient[j] += errors[row + j]
-        for j in range(begin, end):
-            biases[j] -= learning_rate * gradient[j]
+        update_bias(network, bias + first, target + first, stride, stop - first, size, scratch, learning_rate)
 
 
 @jit(reassociate=False)  # else the small logarithm is added to a margin that may be huge, and lost
@@ -240,10 +284,9 @@ def sum_losses(scratch: Scratch, size: int) -> tuple[float, float]:
 
 
 @jit()
-def run_task(
-    region: int,
+def run_part(
+    part: int,
     task: int,
-    n_tasks: int,
     data: Data,
     network: Network,
     scratch: Scratch,
@@ -253,17 +296,21 @@ def run_task(
     activation: int,
     notebook: bool,
 ) -> None:
-    """One task of one of the `N_REGIONS` parallel regions of the minibatch of `size` images at `start`."""
-    n_shares = n_tasks // N_GROUPS
-    group, share = task // n_shares, task % n_shares
-    if region == 0:
-        first_layer(data, network, scratch, start, group, size * share // n_shares, size * (share + 1) // n_shares)
-    elif region == 1:
+    """One task's share of one part of the step on the minibatch of `size` images at `start`."""
+    n_shares = data.shares.shape[0] - 1
+    n_tasks = network.layers[0, OUT_STRIDE] // network.block * n_shares
+    block, share = task // n_shares, task % n_shares
+    first, stop = size * share // n_shares, size * (share + 1) // n_shares
+    if part == ERRORS:
+        first_errors(network, scratch, block, first, stop, activation)
+    elif part == UPDATE:
+        update_first_layer(data, network, scratch, start, size, block, share, learning_rate)
+        update_other_layers(network, scratch, size, block, share, n_shares, learning_rate)
+    elif part == FORWARD:
+        forward_block(data, network, scratch, start, block, first, stop, activation)
+    else:
         first, stop = size * task // n_tasks, size * (task + 1) // n_tasks
         train_images(data, network, scratch, start, first, stop, size, activation, notebook)
-    else:
-        update_first_layer(data, network, scratch, size, group, share, learning_rate)
-        update_other_layers(network, scratch, size, task, n_tasks, learning_rate)
 
 
 @ParallelKernel
@@ -278,12 +325,20 @@ def train_epoch(
     losses: Any,
     hits: Any,
 ) -> None:
-    """Train on every minibatch of ``data.order``; `network` is changed, `losses` and `hits` are filled."""
-    n, n_tasks = data.order.shape[0], N_GROUPS * (data.groups.shape[1] - 1)
-    for batch in range(losses.shape[0]):
-        start = batch * batch_size
-        size = min(batch_size, n - start)
-        for region in range(N_REGIONS):  # one loop over the tasks in place of three: each takes seconds to compile
+    """Train on every minibatch of `data`; `network` is changed, `losses` and `hits` are filled."""
+    n, n_shares = data.labels.shape[0], data.shares.shape[0] - 1
+    n_tasks, n_batches = network.layers[0, OUT_STRIDE] // network.block * n_shares, losses.shape[0]
+    n_regions = 2 if n_shares == 1 else 4
+    for batch in range(n_batches + 1):
+        for region in range(n_regions):
+            # A thread that has a block for itself waits for no other until the rest.
+            begin, end = (region, region + 1) if n_shares > 1 else (ERRORS, REST) if region == 0 else (REST, REST + 1)
             for task in prange(n_tasks):
-                run_task(region, task, n_tasks, data, network, scratch, start, size, learning_rate, activation, notebook)
-        losses[batch], hits[batch] = sum_losses(scratch, size)
+                for part in range(begin, end):
+                    number = batch - 1 if part < FORWARD else batch
+                    if 0 <= number < n_batches:
+                        start = number * batch_size
+                        size = min(batch_size, n - start)
+                        run_part(part, task, data, network, scratch, start, size, learning_rate, activation, notebook)
+        if batch < n_batches:
+            losses[batch], hits[batch] = sum_losses(scratch, min(batch_size, n - batch * batch_size))

@@ -112,7 +112,7 @@ class _Emitter:
 
 
 @_intrinsic
-def sparse_tile(
+def sparse_row(
     typing_context: Any,
     vectors: Any,
     unroll: Any,
@@ -160,6 +160,48 @@ def sparse_tile(
                 parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
             before = e.load(source, builder.add(base_at, e.at(c * e.lanes)))
             e.store(e.multiply_add(factor, parts[0], before), to, builder.add(out_at, e.at(c * e.lanes)))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@_intrinsic
+def scatter_row(
+    typing_context: Any,
+    vectors: Any,
+    row: Any,
+    row_at: Any,
+    scale: Any,
+    entries: Any,
+    first: Any,
+    stop: Any,
+    table: Any,
+    matrix: Any,
+    matrix_at: Any,
+    stride: Any,
+) -> Any:
+    """Add multiples of a row to rows of a matrix, those with a coefficient that is not zero.
+
+    ``matrix[matrix_at + (e & 0xffff) * stride + j] += scale * table[e >> 16] * row[row_at + j]`` for the entries ``e`` from `first`
+    to `stop`, for ``j`` over `vectors` whole vectors. All arrays are flat; `entries` is uint32.
+    """
+    signature = types.void(vectors, row, row_at, scale, entries, first, stop, table, matrix, matrix_at, stride)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(context, builder, signature, arguments, matrix.dtype)
+        _, _, row_at, scale, _, first, stop, _, _, matrix_at, stride = arguments
+        source, list_, numbers, rows = (e.data(position) for position in (1, 4, 7, 8))
+        shifts = [e.at(c * e.lanes) for c in range(vectors.literal_value)]
+        factor = e.splat(scale)
+        scaled = [builder.fmul(factor, e.load(source, builder.add(row_at, shift))) for shift in shifts]
+        with cgutils.for_range_slice(builder, first, stop, e.at(1), _INDEX) as (position, _):
+            entry = e.element(list_, position)
+            number = builder.zext(builder.and_(entry, ir.Constant(_INT32, 0xFFFF)), _INDEX)
+            value = e.splat(e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(_INT32, 16)), _INDEX)))
+            start = builder.add(matrix_at, builder.mul(number, stride))
+            for shift, part in zip(shifts, scaled, strict=True):
+                at = builder.add(start, shift)
+                e.store(e.multiply_add(value, part, e.load(rows, at)), rows, at)
         return context.get_dummy_value()
 
     return signature, emit

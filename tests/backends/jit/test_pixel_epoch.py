@@ -15,6 +15,7 @@ pytest.importorskip("numba", reason="Numba is not installed")
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends.jit import packing
 from mlp_accel.backends.jit.compiler import VECTOR_BYTES
+from mlp_accel.backends.jit.memory import UNROLL
 from mlp_accel.threads import available_cores
 from mlp_accel.training import SGDStep, Trainer
 
@@ -90,10 +91,11 @@ def test_any_number_of_threads_gives_the_same_bits(hidden: list[int], dtype: str
     assert runs[0][1:] == runs[1][1:] == runs[2][1:]
 
 
-@pytest.mark.parametrize("n_threads", [3, 4, 7])
-def test_more_shares_than_there_are_cores_give_the_same_bits(n_threads: int) -> None:
+@pytest.mark.parametrize("hidden", [[], [5], [32], [70], [300, 40]], ids=str)
+@pytest.mark.parametrize("n_threads", [2, 3, 4, 7])
+def test_more_shares_than_there_are_cores_give_the_same_bits(n_threads: int, hidden: list[int]) -> None:
     x, y = images(200, 150, 0.2), np.random.default_rng(1).integers(0, 10, 200)
-    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([150, 70, 10], 1)]
+    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([150, *hidden, 10], 1)]
     lists, order = packing.list_pixels(x), np.random.default_rng(2).permutation(200)
     assert lists is not None
     runs = [packing.train_epoch(SGDStep(0.1), params, lists, y, order, 33, threads) for threads in (1, n_threads)]
@@ -138,8 +140,8 @@ def test_a_loss_that_is_no_number_is_seen() -> None:
 
 def test_memory_begins_at_a_cache_line() -> None:
     params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([60, 20, 10], 1)]
-    network = packing.pack_network(params, 8)
-    for array in (network.first, network.bias, packing.allocate_scratch(network, 8, 2).errors):
+    network = packing.pack_network(params, 8, 2)
+    for array in (network.first, network.bias, packing.allocate_scratch(network, 8).errors):
         assert array.ctypes.data % 64 == 0
     assert network.panel * 4 % VECTOR_BYTES == 0
 
@@ -147,7 +149,7 @@ def test_memory_begins_at_a_cache_line() -> None:
 def test_packing_and_unpacking_changes_nothing(dtype: str) -> None:
     for sizes in ([5, 3], [7, 33, 4], [9, 65, 17, 11], [64, 200, 10]):
         params = [(w.astype(dtype), np.arange(b.shape[0], dtype=dtype)) for w, b in init_params(sizes, 1)]
-        again = packing.unpack_network(packing.pack_network(params, 8), params)
+        again = packing.unpack_network(packing.pack_network(params, 8, 2), params)
         for (w, b), (v, c) in zip(params, again, strict=True):
             np.testing.assert_array_equal(w, v)
             np.testing.assert_array_equal(b, c)
@@ -161,11 +163,19 @@ def test_the_lists_hold_every_pixel_that_is_not_zero_once(n: int, n_in: int, sha
     if lists is None:  # by chance too few are black
         return
     again = np.zeros_like(x)
-    for number, (start, stop) in enumerate(zip(lists.starts, lists.stops, strict=True)):
-        image, group = divmod(number, len(lists.groups) - 1)
+    for image, (start, stop) in enumerate(zip(lists.starts, lists.stops, strict=True)):
         pixels = lists.entries[start:stop] & 0xFFFF
         assert (np.diff(pixels.astype(int)) > 0).all()
-        assert ((pixels >= lists.groups[group]) & (pixels < lists.groups[group + 1])).all()
         again[image, pixels] = lists.entries[start:stop] >> 16
-        assert not lists.entries[stop : -(-(stop + 1) // 8) * 8].any()
+        assert not lists.entries[stop : -(-stop // UNROLL) * UNROLL].any()
     np.testing.assert_array_equal(again, x)
+
+
+def test_an_order_that_names_an_image_that_is_not_there_is_refused() -> None:
+    x, y = images(50, 60, 0.2), np.random.default_rng(1).integers(0, 10, 50)
+    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([60, 20, 10], 1)]
+    lists = packing.list_pixels(x)
+    assert lists is not None
+    for wrong in (-1, 50):
+        with pytest.raises(IndexError, match="50 images"):
+            packing.train_epoch(SGDStep(0.1), params, lists, y, np.array([0, wrong, 1]), 8, 1)
