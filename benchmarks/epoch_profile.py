@@ -22,8 +22,11 @@ import numpy.typing as npt
 
 from mlp_accel import get_backend, init_params, load
 from mlp_accel.backends.jit import packing, pixel_epoch
+from mlp_accel.backends.jit.addresses import call
 from mlp_accel.backends.jit.compiler import numba
-from mlp_accel.backends.jit.pixel_epoch import ERRORS, FORWARD, REST, UPDATE
+from mlp_accel.backends.jit.memory import table_of
+from mlp_accel.backends.jit.pixel_epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
+from mlp_accel.backends.jit.pixel_step import first_layer, softmax_errors, update_first_layer
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.roofline import bandwidth, peak_flops
 from mlp_accel.files import write_json
@@ -34,29 +37,27 @@ HIDDEN, BATCH, IMAGES, RATE = 32, 128, 60_000, np.float32(0.1)
 STEPS = -(-IMAGES // BATCH)
 REPEATS = 15
 
-first_layer, softmax_errors, run_part = pixel_epoch.first_layer, pixel_epoch.softmax_errors, pixel_epoch.run_part
-update_first_layer, sum_losses = pixel_epoch.update_first_layer, pixel_epoch.sum_losses
 
 CLOCK, MONOTONIC = ctypes.CDLL(None).clock_gettime, time.CLOCK_MONOTONIC
 CLOCK.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
-def timed_epoch(data: Any, network: Any, scratch: Any, n_tasks: int, ns: Any) -> None:
-    """The loop of `train_epoch` for a block to each task; nanoseconds of each task's parts are added to ``ns[task]``."""
-    for batch in range(STEPS + 1):
+def timed_epoch(run: int, table: int, n_tasks: int, ns: Any) -> None:
+    """`pixel_epoch.loop` for a block to each task; nanoseconds of each task's parts are added to ``ns[task]``."""
+    for step in range(STEPS + 1):
         for region in range(2):
             begin, end = (ERRORS, REST) if region == 0 else (REST, REST + 1)
             for task in numba.prange(n_tasks):
                 now = np.empty(4, np.int64)
                 for part in range(begin, end):
-                    number = batch - 1 if part < FORWARD else batch
-                    if 0 <= number < STEPS:
-                        start = number * BATCH
+                    batch = step - 1 if part < FORWARD else step
+                    if 0 <= batch < STEPS:
                         CLOCK(MONOTONIC, now.ctypes)
-                        run_part(part, task, data, network, scratch, start, min(BATCH, IMAGES - start), RATE, 1, False)
+                        call(run, (part, np.int64(task), table, batch, BATCH, RATE, 1, 0))
                         CLOCK(MONOTONIC, now[2:].ctypes)
                         ns[task, part] += (now[2] - now[0]) * 1_000_000_000 + now[3] - now[1]
-        sum_losses(scratch, BATCH)
+        if step < STEPS:
+            call(run, (LOSSES, 0, table, step, BATCH, RATE, 1, 0))
 
 
 def first_products(data: Any, network: Any, scratch: Any) -> None:
@@ -105,21 +106,23 @@ def main() -> None:
     def timed(n_threads: int) -> tuple[float, npt.NDArray[np.float64]]:
         """Seconds of the fastest epoch, and of its parts."""
         network = packing.pack_network(params, BATCH, n_threads)
-        scratch = packing.allocate_scratch(network, BATCH)
+        scratch, run = packing.allocate_scratch(network, BATCH, STEPS), pixel_epoch.address_of_run_part("float32")
         kernel = compiled(timed_epoch, {"fusion": False} if n_threads > 1 else False)
         found = []
         for _ in range(1 + REPEATS):  # the first one compiles
             inputs = packing.pack_data(lists, y, rng.permutation(IMAGES), network, n_threads)
             ns = np.zeros((n_threads, 8), np.int64)  # tasks do not write to each other's cache lines
+            table = table_of(inputs, network, scratch)
             start = time.perf_counter()
-            kernel(inputs, network, scratch, n_threads, ns)
+            kernel(run, table.ctypes.data, n_threads, ns)
             found.append((time.perf_counter() - start, ns.mean(axis=0) / 1e9))
         return min(found[1:], key=lambda pair: pair[0])
 
     def alone(part: Callable[[Any, Any, Any], None]) -> float:
         network = packing.pack_network(params, BATCH, 1)
-        inputs, scratch = packing.pack_data(lists, y, rng.permutation(IMAGES), network, 1), packing.allocate_scratch(network, BATCH)
-        pixel_epoch.train_epoch(inputs, network, scratch, BATCH, RATE, 1, False, *np.empty((2, STEPS)))  # numbers in the scratch
+        inputs = packing.pack_data(lists, y, rng.permutation(IMAGES), network, 1)
+        scratch = packing.allocate_scratch(network, BATCH, STEPS)
+        pixel_epoch.train_epoch(inputs, network, scratch, BATCH, RATE, 1, False)  # there must be numbers in the scratch
         kernel = compiled(part)
         return fastest(lambda: kernel(inputs, network, scratch))
 

@@ -104,6 +104,16 @@ def _compile(function: F, reassociate: bool, parallel: bool) -> F:
         return cast(F, numba.njit(**options)(function))
 
 
+def c_function(function: Callable[..., int], signature: Any) -> Any:
+    """Compile `function` for one signature as a C function, whose ``address`` others can call without being compiled with it.
+
+    Numba links what a kernel calls into it and has LLVM improve all of it again, several times over for parallel loops: behind an
+    address it is left alone.
+    """
+    with _caching() as cache:
+        return numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache)(function)
+
+
 class ParallelKernel:
     """A function over ``prange`` in two versions, for many threads and for one.
 

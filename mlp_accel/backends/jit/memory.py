@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mlp_accel.backends.jit.compiler import VECTOR_BYTES
-from mlp_accel.backends.jit.simd import TILE_ROWS
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends.jit.addresses import array_at
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
+from mlp_accel.backends.jit.tiles import TILE_ROWS
 
 CACHE_LINE = 64
 """Bytes."""
@@ -23,6 +27,8 @@ MAX_PARTS = 4
 
 N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(9)
 """Columns of `Network.layers`."""
+
+N_COLUMNS = 9
 
 
 class Data(NamedTuple):
@@ -59,7 +65,7 @@ class Network(NamedTuple):
     bias: Any
     """Of all layers; in the padding of the last one the lowest number, so that its probability is 0."""
     layers: Any
-    """int64 (n_layers, 9): sizes, and where a layer's part of each array begins."""
+    """int64 (n_layers, N_COLUMNS): sizes, and where a layer's part of each array begins."""
 
 
 class Scratch(NamedTuple):
@@ -84,3 +90,58 @@ class Scratch(NamedTuple):
     """float64 (batch_size,): the largest logit minus that of the label."""
     hits: Any
     """float64 (batch_size,)"""
+    batch_losses: Any
+    batch_hits: Any
+    """float64 (n_batches,): sums over each minibatch."""
+
+
+def table_of(data: Data, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
+    """Address and size of every array, and every number, in the order of the fields: int64 (N_ROWS, 2).
+
+    It is one argument in place of thirty, each of which would take Numba time to compile in and out of a parallel loop.
+    """
+    fields = [*data, *network, *scratch]
+    return np.array([(f.ctypes.data, f.size) if isinstance(f, np.ndarray) else (f, 0) for f in fields], np.int64)
+
+
+N_ROWS = sum(len(fields._fields) for fields in (Data, Network, Scratch))
+
+
+@jit()
+def unpack(table: Any, real: Any) -> tuple[Data, Network, Scratch]:
+    """What is in `table`; `real` is a number of the type of the parameters."""
+    integer, double = 0, 0.0
+    data = Data(
+        entries=array_at(table, 0, np.uint32(0)),
+        starts=array_at(table, 1, integer),
+        stops=array_at(table, 2, integer),
+        labels=array_at(table, 3, integer),
+        values=array_at(table, 4, real),
+        shares=array_at(table, 5, integer),
+    )
+    network = Network(
+        first=array_at(table, 6, real),
+        panel=table[7, 0],
+        block=table[8, 0],
+        part=table[9, 0],
+        weights=array_at(table, 10, real),
+        transposed=array_at(table, 11, real),
+        bias=array_at(table, 12, real),
+        layers=array_at(table, 13, integer).reshape((-1, N_COLUMNS)),
+    )
+    scratch = Scratch(
+        partial=array_at(table, 14, real),
+        outputs=array_at(table, 15, real),
+        errors=array_at(table, 16, real),
+        bias_gradient=array_at(table, 17, real),
+        zeros=array_at(table, 18, real),
+        columns=array_at(table, 19, real),
+        largest=array_at(table, 20, real),
+        best=array_at(table, 21, double),
+        exp_sums=array_at(table, 22, real),
+        margins=array_at(table, 23, double),
+        hits=array_at(table, 24, double),
+        batch_losses=array_at(table, 25, double),
+        batch_hits=array_at(table, 26, double),
+    )
+    return data, network, scratch

@@ -76,16 +76,14 @@ def train_epoch(
     """`Backend.train_epoch` on lists of pixels."""
     dtype = params[0][0].dtype
     network = pack_network(params, batch_size, n_threads)
-    key = (network.layers.tobytes(), batch_size, n_threads, dtype.char)
+    n_batches = -(-len(order) // batch_size)
+    key = (network.layers.tobytes(), batch_size, n_threads, n_batches, dtype.char)
     if key not in x.scratch:
-        x.scratch[key] = allocate_scratch(network, batch_size)
-    data = pack_data(x, y, order, network, n_threads)
-    losses, hits = np.empty((2, -(-len(order) // batch_size)))
+        x.scratch[key] = allocate_scratch(network, batch_size, n_batches)
+    scratch, data = x.scratch[key], pack_data(x, y, order, network, n_threads)
     activation, notebook = 1 + ACTIVATIONS.index(step.activation), step.gradient == "notebook"
-    pixel_epoch.train_epoch(
-        data, network, x.scratch[key], batch_size, dtype.type(step.learning_rate), activation, notebook, losses, hits
-    )
-    return unpack_network(network, params), losses, hits
+    pixel_epoch.train_epoch(data, network, scratch, batch_size, dtype.type(step.learning_rate), activation, notebook)
+    return unpack_network(network, params), scratch.batch_losses.copy(), scratch.batch_hits.copy()
 
 
 def pack_data(x: PixelLists, y: Any, order: Any, network: Network, n_threads: int) -> Data:
@@ -155,8 +153,8 @@ def unpack_network(network: Network, params: Params) -> Params:
     return result
 
 
-def allocate_scratch(network: Network, batch_size: int) -> Scratch:
-    """Memory for minibatches of `batch_size` images."""
+def allocate_scratch(network: Network, batch_size: int, n_batches: int) -> Scratch:
+    """Memory for `n_batches` minibatches of `batch_size` images."""
     dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
     n_partial = int(strides[0] // network.part * batch_size * strides[1]) if len(strides) > 1 else 0
@@ -172,6 +170,8 @@ def allocate_scratch(network: Network, batch_size: int) -> Scratch:
         exp_sums=aligned_empty(batch_size, dtype),
         margins=aligned_empty(batch_size, np.float64),
         hits=aligned_empty(batch_size, np.float64),
+        batch_losses=np.empty(n_batches),
+        batch_hits=np.empty(n_batches),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
-from mlp_accel.backends.jit.simd import TILE_ROWS, dense_tile
+from mlp_accel.backends.jit.tiles import TILE_ROWS, dense_tile
 
 
 class Matrix(NamedTuple):
@@ -24,17 +24,15 @@ def product(rows: int, columns: int, depth: int, out: Matrix, base: Matrix, scal
     Each element is one sum over the depth in ascending order, in whatever tile it lies. Only `a` may have a stride between columns.
     """
     lanes = VECTOR_BYTES // out.array.itemsize
-    j = 0
-    while j < columns:
+    for j in range(0, columns, 2 * lanes):
         if columns - j >= 2 * lanes:
             tiles_of_two(rows, depth, out, base, scale, a, b, j)
-            j += 2 * lanes
-        elif columns - j >= lanes:
-            tiles_of_one(rows, depth, out, base, scale, a, b, j)
-            j += lanes
         else:
-            tiles_of_part(rows, columns - j, depth, out, base, scale, a, b, j)
-            j += lanes
+            whole = (columns - j) // lanes * lanes
+            if whole > 0:
+                tiles_of_one(rows, depth, out, base, scale, a, b, j)
+            if whole < columns - j:
+                tiles_of_part(rows, columns - j - whole, depth, out, base, scale, a, b, j + whole)
 
 
 @jit()

@@ -1,0 +1,270 @@
+"""The parts of a step of the fused epoch, each for some of the units, the images or the pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
+from mlp_accel.backends.jit.math import activate, exp, times_slope
+from mlp_accel.backends.jit.memory import (
+    CACHE_LINE,
+    HALF_PANEL,
+    N_IN,
+    N_OUT,
+    OUT_STRIDE,
+    OUTPUT,
+    PANEL_VECTORS,
+    UNROLL,
+    Data,
+    Network,
+    Scratch,
+)
+from mlp_accel.backends.jit.pixel_lists import find_pixel, prefetch_list
+from mlp_accel.backends.jit.product import Matrix, product
+from mlp_accel.backends.jit.tiles import scatter_row, sparse_row
+
+
+@jit()
+def first_layer(data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int) -> None:
+    """A block of the first layer, before its activation, for images `first` to `stop` of the minibatch at `start`."""
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, starts, stops = data.entries, data.starts, data.stops
+    weights, bias, out, values = network.first, network.bias, scratch.outputs, data.values
+    one = weights.dtype.type(1)
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    for column in range(block * width, (block + 1) * width, panel):
+        to = block * width * (scratch.largest.shape[0] - 1) + column
+        for i in range(first, stop):
+            if column == block * width:
+                prefetch_list(data, start + i)
+            begin = starts[start + i]
+            count = -(-(stops[start + i] - begin) // UNROLL) * UNROLL
+            o, at = to + i * width, column * n_in
+            if vectors == PANEL_VECTORS:
+                sparse_row(PANEL_VECTORS, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                sparse_row(HALF_PANEL, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+            else:
+                sparse_row(1, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+
+
+@jit()
+def forward_block(
+    data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int, activation: int
+) -> None:
+    """A block of the first layer, and what it adds to the second one, for images `first` to `stop`."""
+    if network.layers.shape[0] == 1:
+        first_layer(data, network, scratch, start, block, first, stop)
+        return
+    length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
+    first_layer(data, network, scratch, start, block, first, stop)
+    at = (block * length + first) * width
+    activate(activation, scratch.outputs, at, at + (stop - first) * width)
+    one = network.first.dtype.type(1)
+    for begin in range(0, width, part):
+        unit = block * width + begin
+        depth = min(part, network.layers[1, N_IN] - unit)
+        out = Matrix(scratch.partial, (unit // part * length + first) * stride, stride, 1)
+        below = Matrix(scratch.outputs, at + begin, width, 1)
+        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.weights, unit * stride, stride, 1)
+        product(stop - first, stride, depth, out, zeros, one, below, matrix)
+
+
+@jit()
+def train_images(
+    data: Data, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int, activation: int, notebook: bool
+) -> None:
+    """Images `first` to `stop` of the minibatch at `start`: from the second layer's sums forward, and back to its error."""
+    layers, n_layers = network.layers, network.layers.shape[0]
+    one = network.first.dtype.type(1)
+    if n_layers > 1:
+        add_partial_sums(network, scratch, first, stop)
+    for layer in range(2, n_layers):
+        _, _, stride_in, stride, weights, _, bias, source, target = layers[layer]
+        activate(activation, scratch.outputs, source + first * stride_in, source + stop * stride_in)
+        out = Matrix(scratch.outputs, target + first * stride, stride, 1)
+        below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
+        bias_rows, matrix = Matrix(network.bias, bias, 0, 1), Matrix(network.weights, weights, stride, 1)
+        product(stop - first, stride, layers[layer, N_IN], out, bias_rows, one, below, matrix)
+    softmax_errors(data, network, scratch, start, first, stop, size, notebook)
+    for layer in range(n_layers - 1, 1, -1):
+        _, n_out, stride_in, stride, _, transposed, _, source, target = layers[layer]
+        out = Matrix(scratch.errors, source + first * stride_in, stride_in, 1)
+        above = Matrix(scratch.errors, target + first * stride, stride, 1)
+        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
+        product(stop - first, stride_in, n_out, out, zeros, one, above, matrix)
+        times_slope(activation, scratch.errors, scratch.outputs, source + first * stride_in, source + stop * stride_in)
+
+
+@jit()
+def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
+    """The second layer before its activation: its bias, and what the parts of the first layer add to it."""
+    layers, length = network.layers, np.uint64(scratch.largest.shape[0])
+    stride, target, bias = np.uint64(layers[1, OUT_STRIDE]), np.uint64(layers[1, OUTPUT]), np.uint64(layers[0, OUT_STRIDE])
+    out, parts, biases = scratch.outputs, scratch.partial, network.bias
+    for i in range(np.uint64(first), np.uint64(stop)):
+        for j in range(stride):
+            out[target + i * stride + j] = biases[bias + j]
+    for part in range(np.uint64(layers[0, OUT_STRIDE] // network.part)):
+        for j in range(np.uint64(first) * stride, np.uint64(stop) * stride):
+            out[target + j] += parts[part * length * stride + j]
+
+
+@jit()
+def softmax_errors(
+    data: Data, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int, notebook: bool
+) -> None:
+    """Softmax of the last layer's outputs, what the loss and the accuracy are made of, and the error at the logits."""
+    last = network.layers[network.layers.shape[0] - 1]
+    one = network.first.dtype.type(1)
+    share = one / network.first.dtype.type(size)
+    outputs, errors, labels = scratch.outputs, scratch.errors, data.labels
+    columns, largest, exp_sums, best = scratch.columns, scratch.largest, scratch.exp_sums, scratch.best
+    hits, margins = scratch.hits, scratch.margins
+    # Unsigned numbers spare the question whether an index is negative, and let LLVM make vectors of the images.
+    n_out, stride, target = np.uint64(last[N_OUT]), np.uint64(last[OUT_STRIDE]), np.uint64(last[OUTPUT])
+    begin, end, length, batch = np.uint64(first), np.uint64(stop), np.uint64(largest.shape[0]), np.uint64(start)
+    for i in range(begin, end):
+        for j in range(n_out):
+            columns[j * length + i] = outputs[target + i * stride + j]
+    for i in range(begin, end):
+        largest[i] = columns[i]
+        exp_sums[i] = 0
+        best[i] = -1  # of a row with NaN nothing is the largest
+    for j in range(np.uint64(1), n_out):
+        for i in range(begin, end):
+            z = columns[j * length + i]
+            largest[i] = z if z > largest[i] else largest[i]
+    for k in range(n_out):
+        backwards = n_out - np.uint64(1) - k
+        for i in range(begin, end):
+            best[i] = backwards if columns[backwards * length + i] == largest[i] else best[i]
+    for j in range(n_out):
+        for i in range(begin, end):
+            e = exp(columns[j * length + i] - largest[i])
+            columns[j * length + i] = e
+            exp_sums[i] += e
+    for i in range(begin, end):
+        at = target + i * stride
+        label = np.uint64(labels[batch + i])
+        hits[i] = best[i] == label
+        margins[i] = np.float64(largest[i]) - np.float64(outputs[at + label])
+        factor = one / exp_sums[i] if notebook else share / exp_sums[i]
+        for j in range(n_out):
+            errors[at + j] = columns[j * length + i] * factor
+        for j in range(n_out, stride):
+            errors[at + j] = 0
+        if notebook:
+            for j in range(n_out):
+                p = errors[at + j]
+                errors[at + j] = (p - (one if j == label else p * 0)) * p * (one - p)
+        else:
+            errors[at + label] -= share
+
+
+@jit()
+def first_errors(network: Network, scratch: Scratch, block: int, first: int, stop: int, activation: int) -> None:
+    """The error of a block of the first layer, for images `first` to `stop`."""
+    if network.layers.shape[0] == 1:
+        return
+    _, n_out, stride_in, stride, _, transposed, _, _, target = network.layers[1]
+    width = network.block
+    at = (block * scratch.largest.shape[0] + first) * width
+    out, above = Matrix(scratch.errors, at, width, 1), Matrix(scratch.errors, target + first * stride, stride, 1)
+    zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed + block * width, stride_in, 1)
+    product(stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+    times_slope(activation, scratch.errors, scratch.outputs, at, at + (stop - first) * width)
+
+
+@jit()
+def update_first_layer(
+    data: Data, network: Network, scratch: Scratch, start: int, size: int, block: int, share: int, learning_rate: Any
+) -> None:
+    """A block's weights of a share of the pixels: each image moves those of its pixels that are not zero down the gradient."""
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, starts, stops = data.entries, data.starts, data.stops
+    weights, errors, values = network.first, scratch.errors, data.values
+    first, stop, n_shares = data.shares[share], data.shares[share + 1], data.shares.shape[0] - 1
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    for column in range(block * width, (block + 1) * width, panel):
+        rows, at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
+        for i in range(size):
+            begin, end = starts[start + i], stops[start + i]
+            if n_shares > 1:
+                begin, end = find_pixel(entries, begin, end, first), find_pixel(entries, begin, end, stop)
+            row = rows + i * width
+            if vectors == PANEL_VECTORS:
+                scatter_row(PANEL_VECTORS, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                scatter_row(HALF_PANEL, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+            else:
+                scatter_row(1, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
+
+
+@jit()
+def update_weights(
+    network: Network, layer: int, first: int, stop: int, size: int, inputs: Matrix, scratch: Scratch, learning_rate: Any
+) -> None:
+    """Rows `first` to `stop` of the weights of a layer above the first, and their copy in `transposed`."""
+    _, n_out, stride_in, stride, weights, transposed, _, _, target = network.layers[layer]
+    rows, errors = Matrix(network.weights, weights + first * stride, stride, 1), Matrix(scratch.errors, target, stride, 1)
+    product(stop - first, stride, size, rows, rows, -learning_rate, inputs, errors)
+    matrix, turned = network.weights, network.transposed
+    for k in range(first, stop):
+        for j in range(n_out):
+            turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+
+
+@jit()
+def update_bias(
+    network: Network, bias: int, errors_at: int, stride: int, columns: int, size: int, scratch: Scratch, learning_rate: Any
+) -> None:
+    """`columns` elements of the biases from number `bias` on."""
+    biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
+    begin, end = np.uint64(bias), np.uint64(bias + columns)
+    for j in range(begin, end):
+        gradient[j] = 0
+    for i in range(np.uint64(size)):
+        row = np.uint64(errors_at) + i * np.uint64(stride) - begin
+        for j in range(begin, end):
+            gradient[j] += errors[row + j]
+    for j in range(begin, end):
+        biases[j] -= learning_rate * gradient[j]
+
+
+@jit()
+def update_other_layers(
+    network: Network, scratch: Scratch, size: int, block: int, share: int, n_shares: int, learning_rate: Any
+) -> None:
+    """A task's share of the weights above the first layer, and of all biases."""
+    width, n_tasks = network.block, network.layers[0, OUT_STRIDE] // network.block * n_shares
+    task = block * n_shares + share
+    if share == 0:
+        update_bias(network, block * width, block * scratch.largest.shape[0] * width, width, width, size, scratch, learning_rate)
+    for layer in range(1, network.layers.shape[0]):
+        n_in, _, stride_in, stride, _, _, bias, source, target = network.layers[layer]
+        if layer == 1:
+            n = max(0, min(width, n_in - block * width))
+            first, stop = block * width + n * share // n_shares, block * width + n * (share + 1) // n_shares
+            at = block * scratch.largest.shape[0] * width + first - block * width
+            inputs = Matrix(scratch.outputs, at, 1, width)
+        else:
+            first, stop = n_in * task // n_tasks, n_in * (task + 1) // n_tasks
+            inputs = Matrix(scratch.outputs, source + first, 1, stride_in)
+        update_weights(network, layer, first, stop, size, inputs, scratch, learning_rate)
+        line = CACHE_LINE // network.bias.itemsize
+        n_lines = -(-stride // line)  # two cores that write to one line wait for each other
+        first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
+        update_bias(network, bias + first, target + first, stride, stop - first, size, scratch, learning_rate)
+
+
+@jit(reassociate=False)  # else the small logarithm is added to a margin that may be huge, and lost
+def sum_losses(scratch: Scratch, batch: int, size: int) -> None:
+    """Sum of the losses of a minibatch, and the number of right answers."""
+    loss = hits = 0.0
+    for i in range(size):
+        loss += scratch.margins[i] + np.log(scratch.exp_sums[i])
+        hits += scratch.hits[i]
+    scratch.batch_losses[batch], scratch.batch_hits[batch] = loss, hits
