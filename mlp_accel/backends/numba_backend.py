@@ -98,8 +98,10 @@ class NumbaBackend(Backend):
         choices = ("identity", *ACTIVATIONS)
         code = choices.index(check_choice("activation", activation, choices))
         _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
-        result = self._result(out, (x.shape[0], weights.shape[1]))
-        self._ops.dense(_c(x), _c(weights), _c(bias), code, self._n_tasks, result)
+        fits = out is not None and out.dtype == self.dtype and out.flags.c_contiguous  # the kernel knows addresses alone
+        result = self._result(out if fits else None, (x.shape[0], weights.shape[1]))
+        inputs = (np.ascontiguousarray(array, dtype=self.dtype) for array in (x, weights, bias))
+        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, code, self._n_tasks, result)
         return result
 
     def softmax(self, logits: Array, out: Array | None = None) -> Array:

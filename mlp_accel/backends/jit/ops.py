@@ -7,12 +7,14 @@ same to every row. What works on ``(n, n_classes)`` is not parallel: it takes le
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from numba import prange
 
-from mlp_accel.backends.jit.compiler import ParallelKernel, jit
+from mlp_accel.backends.jit.addresses import call
+from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, jit, numba
 from mlp_accel.backends.jit.math import RELU, TANH, activate, exp
 from mlp_accel.backends.jit.product import Matrix, product
 
@@ -34,17 +36,32 @@ def gather_pixels(x: Any, rows: Any, scale: Any, out: Any) -> None:
             out[i, k] = image[k] * scale
 
 
+def dense_rows(first: int, stop: int, columns: int, depth: int, activation: int, x: Any, weights: Any, bias: Any, out: Any) -> int:
+    """Rows `first` to `stop` of ``out = activation(x @ weights + bias)``; the arrays are given by their addresses."""
+    inputs, matrix = numba.carray(x, stop * depth), numba.carray(weights, depth * columns)
+    biases, result = numba.carray(bias, columns), numba.carray(out, stop * columns)
+    to, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
+    one = result.dtype.type(1)
+    product(stop - first, columns, depth, to, Matrix(biases, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
+    activate(activation, result, first * columns, stop * columns)
+    return 0
+
+
+@functools.cache
+def address_of_dense_rows(dtype: str) -> int:
+    """Where `dense_rows` is, compiled for arrays of this type."""
+    i, array = numba.int64, numba.types.CPointer(getattr(numba, dtype))
+    return int(c_function(dense_rows, i(i, i, i, i, i, array, array, array, array)).address)
+
+
 @ParallelKernel
-def dense(x: Any, weights: Any, bias: Any, activation: int, n_tasks: int, out: Any) -> None:
-    """``out = activation(x @ weights + bias)``."""
+def dense(run: int, x: Any, weights: Any, bias: Any, activation: int, n_tasks: int, out: Any) -> None:
+    """``out = activation(x @ weights + bias)``; `run` is the address of `dense_rows`."""
     rows, depth, columns = x.shape[0], x.shape[1], weights.shape[1]
-    inputs, matrix, result = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     for task in prange(n_tasks):
-        first, stop = rows * task // n_tasks, rows * (task + 1) // n_tasks
-        to, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
-        one = out.dtype.type(1)
-        product(stop - first, columns, depth, to, Matrix(bias, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
-        activate(activation, result, first * columns, stop * columns)
+        first, stop = rows * np.int64(task) // n_tasks, rows * np.int64(task + 1) // n_tasks
+        arrays = x.ctypes.data, weights.ctypes.data, bias.ctypes.data, out.ctypes.data
+        call(run, (first, stop, columns, depth, activation, *arrays))
 
 
 @ParallelKernel

@@ -172,3 +172,12 @@ def test_lesser_cpus_compute_the_same(cpu: str, features: str, width: str, tmp_p
     result = run(TRAIN, tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [width]
+
+
+def test_a_product_takes_arrays_of_any_type_and_order() -> None:
+    """Its kernel knows addresses alone."""
+    backend, rng = get_backend("numba"), np.random.default_rng(0)
+    x, weights, bias = rng.normal(size=(9, 7)), np.asfortranarray(rng.normal(size=(7, 5)).astype(np.float32)), np.ones(5)
+    expected = x @ weights + bias
+    for out in (None, np.empty((5, 9), np.float32).T, np.empty((9, 5)), np.empty((9, 5), np.float32)):
+        np.testing.assert_allclose(backend.dense(x, weights, bias, out=out), expected, atol=1e-5)
