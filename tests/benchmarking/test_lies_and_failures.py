@@ -45,11 +45,14 @@ def half(self, x, y):
 BackendEngine._trainer = half""",
     "a wrong gradient": """
 from mlp_accel.backends.numpy_backend import NumpyBackend
-original = NumpyBackend.dense_gradient
-def wrong(self, x, delta, out=None):
-    weights, bias = original(self, x, delta, out)
-    return weights * 1.001, bias
-NumpyBackend.dense_gradient = wrong""",
+original = NumpyBackend._train
+def wrong(self, step, params, *arguments):
+    before = [weights.copy() for weights, _ in params]
+    answer = original(self, step, params, *arguments)
+    for (weights, _), old in zip(params, before):
+        weights += 0.001 * (weights - old)
+    return answer
+NumpyBackend._train = wrong""",
     "half of the data, but only after the first epoch": """
 import numpy as np
 original = BackendEngine.epoch

@@ -48,12 +48,15 @@ class Emitter:
         return self.context.make_array(self.signature.args[position])(self.context, self.builder, self.arguments[position]).data
 
     def at(self, index: int) -> Any:
+        """A constant index."""
         return ir.Constant(INDEX, index)
 
     def element(self, pointer: Any, index: Any) -> Any:
+        """One number from memory."""
         return self.builder.load(self.builder.gep(pointer, [index]))
 
     def splat(self, value: Any) -> Any:
+        """A vector of the same number everywhere."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.Constant(INT32, 0))
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes))
@@ -67,12 +70,14 @@ class Emitter:
         return self.builder.icmp_signed("<", numbers, self.builder.shuffle_vector(first, undefined, zeros))
 
     def load(self, pointer: Any, index: Any, mask: Any = None) -> Any:
+        """A vector from memory; lanes outside of the mask are 0, and not read."""
         address = self._address(pointer, index)
         if mask is None:
             return self.builder.load(address, align=self.alignment)
         return self._call("llvm.masked.load", self.vector, [address, *self._alignment(), mask, self.zero], f".{self._suffix}.p0")
 
     def store(self, value: Any, pointer: Any, index: Any, mask: Any = None) -> None:
+        """A vector into memory, as far as the mask goes."""
         address = self._address(pointer, index)
         if mask is None:
             self.builder.store(value, address, align=self.alignment)
@@ -90,6 +95,7 @@ class Emitter:
         return variable
 
     def accumulate(self, variable: Any, x: Any, y: Any) -> None:
+        """``variable += x * y``."""
         self.builder.store(self.multiply_add(x, y, self.builder.load(variable)), variable)
 
     def _address(self, pointer: Any, index: Any) -> Any:
