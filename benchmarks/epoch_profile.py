@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mlp_accel import get_backend, init_params, load
 from mlp_accel.backends.jit import packing, pixel_epoch
 from mlp_accel.backends.jit.addresses import call
-from mlp_accel.backends.jit.compiler import numba
+from mlp_accel.backends.jit.compiler import MATH, numba
 from mlp_accel.backends.jit.memory import table_of
 from mlp_accel.backends.jit.pixel_epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
 from mlp_accel.backends.jit.pixel_step import first_layer, softmax_errors, update_first_layer
@@ -36,7 +36,6 @@ RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
 HIDDEN, BATCH, IMAGES, RATE = 32, 128, 60_000, np.float32(0.1)
 STEPS = -(-IMAGES // BATCH)
 REPEATS = 15
-
 
 CLOCK, MONOTONIC = ctypes.CDLL(None).clock_gettime, time.CLOCK_MONOTONIC
 CLOCK.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -80,8 +79,7 @@ def first_updates(data: Any, network: Any, scratch: Any) -> None:
 
 def compiled(function: Callable[..., None], parallel: Any = False) -> Any:
     """For this run only: with a clock inside, or the calls of a benchmark around it, nothing is worth keeping."""
-    rules = {"contract", "reassoc", "nsz", "arcp", "afn"}
-    return numba.njit(parallel=parallel, fastmath=rules, error_model="numpy", nogil=True)(function)
+    return numba.njit(parallel=parallel, fastmath=MATH, error_model="numpy", nogil=True)(function)
 
 
 def fastest(work: Callable[[], object]) -> float:
