@@ -12,24 +12,23 @@ from mlp_accel.backends.jit.simd import INDEX, cgutils, emitted
 types: Any = _types  # incomplete
 
 
-@emitted
-def array_at(typing_context: Any, table: Any, row: Any, like: Any) -> Any:
-    """The flat array at the address ``table[row, 0]`` with ``table[row, 1]`` elements of the type of the scalar `like`.
+def array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any]) -> Any:
+    """An array in C order of the type `kind` at an address: nobody counts references to it."""
+    value = context.make_array(kind)(context, builder)
+    size = ir.Constant(INDEX, kind.dtype.bitwidth // 8)
+    strides = [size] if kind.ndim == 1 else [builder.mul(shape[1], size), size]
+    data = builder.inttoptr(address, context.get_value_type(kind.dtype).as_pointer())
+    context.populate_array(value, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None)
+    return value._getvalue()
 
-    Nobody counts references to it: what owns the memory must outlive it. `table` is int64 (n, 2).
-    """
-    element = types.unliteral(like)  # a number may be known as a constant
-    signature = types.Array(element, 1, "C")(table, row, like)
+
+@emitted
+def array_at(typing_context: Any, address: Any, length: Any, like: Any) -> Any:
+    """The flat array at an address."""
+    signature = types.unliteral(like)[::1](address, length, like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        numbers = context.make_array(table)(context, builder, arguments[0]).data
-        at = builder.mul(arguments[1], ir.Constant(INDEX, 2))
-        address, length = (builder.load(builder.gep(numbers, [builder.add(at, ir.Constant(INDEX, k))])) for k in (0, 1))
-        array = context.make_array(signature.return_type)(context, builder)
-        data = builder.inttoptr(address, context.get_value_type(element).as_pointer())
-        size = context.get_constant(types.intp, element.bitwidth // 8)
-        context.populate_array(array, data=data, shape=[length], strides=[size], itemsize=size, meminfo=None)
-        return array._getvalue()
+        return array(context, builder, signature.return_type, arguments[0], [arguments[1]])
 
     return signature, emit
 

@@ -91,14 +91,18 @@ def _caching() -> Iterator[bool]:
 
 
 def jit(*, reassociate: bool = True) -> Callable[[F], F]:
-    """`numba.njit` by the rules of this project; `reassociate` lets LLVM sum in the order that is fastest."""
+    """`numba.njit` by the rules of this project; `reassociate` lets LLVM sum in the order that is fastest.
+
+    A kernel cannot allocate memory (Numba's option ``_nrt``), so no references to its arrays are counted, which would take time to
+    compile and to run.
+    """
     return functools.partial(_compile, reassociate=reassociate, parallel=False)
 
 
 def _compile(function: F, reassociate: bool, parallel: bool) -> F:
     fastmath = MATH if reassociate else MATH - {"reassoc"}
     with _caching() as cache:
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "cache": cache}
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "cache": cache, "_nrt": False}
         if parallel:
             options["parallel"] = _UNFUSED
         return cast(F, numba.njit(**options)(function))
@@ -111,7 +115,15 @@ def c_function(function: Callable[..., int], signature: Any) -> Any:
     address it is left alone.
     """
     with _caching() as cache:
-        return numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache)(function)
+        return numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache, _nrt=False)(function)
+
+
+def inlined(function: F) -> F:
+    """A part of a kernel, put into it statement by statement and compiled by its rules.
+
+    As a function of its own, Numba would compile it and have LLVM improve it twice: by itself, and again in each caller.
+    """
+    return cast(F, numba.njit(inline="always")(function))
 
 
 class ParallelKernel:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 
-from mlp_accel.backends.jit.addresses import array_at
-from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
+from mlp_accel.backends.jit.addresses import array, types
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES
+from mlp_accel.backends.jit.simd import INDEX, emitted
 from mlp_accel.backends.jit.tiles import TILE_ROWS
 
 CACHE_LINE = 64
@@ -28,120 +30,106 @@ MAX_PARTS = 4
 N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(9)
 """Columns of `Network.layers`."""
 
-N_COLUMNS = 9
+Integer = Annotated[Any, types.int64]
+Integers = Annotated[Any, types.int64[::1]]
+IntegerTable = Annotated[Any, types.int64[:, ::1]]
+Entries = Annotated[Any, types.uint32[::1]]
+Doubles = Annotated[Any, types.float64[::1]]
+Reals = Annotated[Any, None]
+"""What a field is, to Numba; `Reals` are of the type of the parameters."""
 
 
 class Data(NamedTuple):
     """What is learnt from."""
 
-    entries: Any
-    """uint32: of each image the pixels that are not zero, ``value << 16 | pixel``, and zeros up to a multiple of `UNROLL`."""
-    starts: Any
-    stops: Any
-    """int64 (n,): where in them the list of each image begins and ends, in the order of training: an epoch reads them in one go."""
-    labels: Any
-    """int64 (n,), in the same order."""
-    values: Any
+    entries: Entries
+    """Of each image the pixels that are not zero, ``value << 16 | pixel``, and zeros up to a multiple of `UNROLL`."""
+    starts: Integers
+    stops: Integers
+    """(n,): where in them the list of each image begins and ends, in the order of training: an epoch reads them in one go."""
+    labels: Integers
+    """(n,), in the same order."""
+    values: Reals
     """(256,): what a pixel stands for."""
-    shares: Any
-    """int64 (n_shares + 1,): where each share of the pixels begins, and their number."""
+    shares: Integers
+    """(n_shares + 1,): where each share of the pixels begins, and their number."""
 
 
 class Network(NamedTuple):
     """Parameters, rows padded with zeros to whole vectors."""
 
-    first: Any
+    first: Reals
     """(n_panels * n_in * panel,): the first layer's weights, `panel` columns after the other: a panel fits the cache."""
-    panel: Any
+    panel: Integer
     """Columns of a panel: `PANEL_VECTORS`, `HALF_PANEL` or one."""
-    block: Any
+    block: Integer
     """Units of the first layer, padding included, that one thread or several keep to: whole panels."""
-    part: Any
+    part: Integer
     """Units of the first layer that make a partial sum of the second: the same for any number of threads."""
-    weights: Any
+    weights: Reals
     """Of the other layers, (n_in, stride) each, flat."""
-    transposed: Any
+    transposed: Reals
     """The same, (n_out, stride of the layer below)."""
-    bias: Any
+    bias: Reals
     """Of all layers; in the padding of the last one the lowest number, so that its probability is 0."""
-    layers: Any
-    """int64 (n_layers, N_COLUMNS): sizes, and where a layer's part of each array begins."""
+    layers: IntegerTable
+    """A row for each layer: sizes, and where a layer's part of each array begins."""
 
 
 class Scratch(NamedTuple):
     """Memory of a step."""
 
-    partial: Any
+    partial: Reals
     """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
-    outputs: Any
-    errors: Any
+    outputs: Reals
+    errors: Reals
     """(batch_size * stride,) for each layer, flat; of the first one (batch_size * block,) for each block."""
-    bias_gradient: Any
-    zeros: Any
-    columns: Any
+    bias_gradient: Reals
+    zeros: Reals
+    columns: Reals
     """(n_classes * batch_size,): logits with images side by side, which makes vectors of them."""
-    largest: Any
+    largest: Reals
     """(batch_size,): largest logit of each image,"""
-    best: Any
-    """float64 (batch_size,): the first class that has it,"""
-    exp_sums: Any
+    best: Doubles
+    """(batch_size,): the first class that has it,"""
+    exp_sums: Reals
     """(batch_size,): sum of the exponentials of the logits, less the largest,"""
-    margins: Any
-    """float64 (batch_size,): the largest logit minus that of the label."""
-    hits: Any
-    """float64 (batch_size,)"""
-    batch_losses: Any
-    batch_hits: Any
-    """float64 (n_batches,): sums over each minibatch."""
+    margins: Doubles
+    """(batch_size,): the largest logit minus that of the label."""
+    hits: Doubles
+    """(batch_size,): whether that class is the label."""
+    batch_losses: Doubles
+    batch_hits: Doubles
+    """(n_batches,): sums over each minibatch."""
 
 
 def table_of(data: Data, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
-    """Address and size of every array, and every number, in the order of the fields: int64 (N_ROWS, 2).
+    """Address and shape of every array, and every number, in the order of the fields: three columns.
 
     It is one argument in place of thirty, each of which would take Numba time to compile in and out of a parallel loop.
     """
     fields = [*data, *network, *scratch]
-    return np.array([(f.ctypes.data, f.size) if isinstance(f, np.ndarray) else (f, 0) for f in fields], np.int64)
+    return np.array([(f.ctypes.data, len(f), f.shape[-1]) if isinstance(f, np.ndarray) else (f, 0, 0) for f in fields], np.int64)
 
 
-N_ROWS = sum(len(fields._fields) for fields in (Data, Network, Scratch))
+@emitted
+def unpack(typing_context: Any, table: Any, real: Any) -> Any:
+    """`Data`, `Network` and `Scratch` of the table at an address; `real` is a number of the type of the parameters."""
+    groups = []
+    for group in (Data, Network, Scratch):
+        hints = get_type_hints(group, include_extras=True)
+        groups.append(types.NamedTuple([hint.__metadata__[0] or types.unliteral(real)[::1] for hint in hints.values()], group))
+    signature = types.Tuple(groups)(table, real)
 
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, packed = builder.inttoptr(arguments[0], INDEX.as_pointer()), []
+        for group in groups:
+            values = []
+            for kind in group.types:
+                value, *shape = (builder.load(builder.gep(place, [ir.Constant(INDEX, column)])) for column in range(3))
+                values.append(array(context, builder, kind, value, shape[: kind.ndim]) if isinstance(kind, types.Array) else value)
+                place = builder.gep(place, [ir.Constant(INDEX, 3)])
+            packed.append(context.make_tuple(builder, group, values))
+        return context.make_tuple(builder, signature.return_type, packed)
 
-@jit()
-def unpack(table: Any, real: Any) -> tuple[Data, Network, Scratch]:
-    """What is in `table`; `real` is a number of the type of the parameters."""
-    integer, double = 0, 0.0
-    data = Data(
-        entries=array_at(table, 0, np.uint32(0)),
-        starts=array_at(table, 1, integer),
-        stops=array_at(table, 2, integer),
-        labels=array_at(table, 3, integer),
-        values=array_at(table, 4, real),
-        shares=array_at(table, 5, integer),
-    )
-    network = Network(
-        first=array_at(table, 6, real),
-        panel=table[7, 0],
-        block=table[8, 0],
-        part=table[9, 0],
-        weights=array_at(table, 10, real),
-        transposed=array_at(table, 11, real),
-        bias=array_at(table, 12, real),
-        layers=array_at(table, 13, integer).reshape((-1, N_COLUMNS)),
-    )
-    scratch = Scratch(
-        partial=array_at(table, 14, real),
-        outputs=array_at(table, 15, real),
-        errors=array_at(table, 16, real),
-        bias_gradient=array_at(table, 17, real),
-        zeros=array_at(table, 18, real),
-        columns=array_at(table, 19, real),
-        largest=array_at(table, 20, real),
-        best=array_at(table, 21, double),
-        exp_sums=array_at(table, 22, real),
-        margins=array_at(table, 23, double),
-        hits=array_at(table, 24, double),
-        batch_losses=array_at(table, 25, double),
-        batch_hits=array_at(table, 26, double),
-    )
-    return data, network, scratch
+    return signature, emit

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from mlp_accel.backends.jit.addresses import call
-from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, jit, numba
+from mlp_accel.backends.jit.addresses import array_at, call
+from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, inlined, jit, numba
 from mlp_accel.backends.jit.math import RELU, TANH, activate, exp
 from mlp_accel.backends.jit.product import Matrix, product
 
@@ -36,12 +36,16 @@ def gather_pixels(x: Any, rows: Any, scale: Any, out: Any) -> None:
             out[i, k] = image[k] * scale
 
 
-def dense_rows(first: int, stop: int, columns: int, depth: int, activation: int, x: Any, weights: Any, bias: Any, out: Any) -> int:
-    """Rows `first` to `stop` of ``out = activation(x @ weights + bias)``; the arrays are given by their addresses."""
-    inputs, matrix = numba.carray(x, stop * depth), numba.carray(weights, depth * columns)
-    biases, result = numba.carray(bias, columns), numba.carray(out, stop * columns)
+def dense_rows(
+    first: int, stop: int, columns: int, depth: int, activation: int, x: int, weights: int, bias: int, out: int, one: Any
+) -> int:
+    """Rows `first` to `stop` of ``out = activation(x @ weights + bias)``; the arrays are given by their addresses.
+
+    They are of the type of `one`, which is 1.
+    """
+    inputs, matrix = array_at(x, stop * depth, one), array_at(weights, depth * columns, one)
+    biases, result = array_at(bias, columns, one), array_at(out, stop * columns, one)
     to, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
-    one = result.dtype.type(1)
     product(stop - first, columns, depth, to, Matrix(biases, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
     activate(activation, result, first * columns, stop * columns)
     return 0
@@ -50,8 +54,8 @@ def dense_rows(first: int, stop: int, columns: int, depth: int, activation: int,
 @functools.cache
 def address_of_dense_rows(dtype: str) -> int:
     """Where `dense_rows` is, compiled for arrays of this type."""
-    i, array = numba.int64, numba.types.CPointer(getattr(numba, dtype))
-    return int(c_function(dense_rows, i(i, i, i, i, i, array, array, array, array)).address)
+    i, real = numba.int64, getattr(numba, dtype)
+    return int(c_function(dense_rows, i(i, i, i, i, i, i, i, i, i, real)).address)
 
 
 @ParallelKernel
@@ -61,7 +65,7 @@ def dense(run: int, x: Any, weights: Any, bias: Any, activation: int, n_tasks: i
     for task in prange(n_tasks):
         first, stop = rows * np.int64(task) // n_tasks, rows * np.int64(task + 1) // n_tasks
         arrays = x.ctypes.data, weights.ctypes.data, bias.ctypes.data, out.ctypes.data
-        call(run, (first, stop, columns, depth, activation, *arrays))
+        call(run, (first, stop, columns, depth, activation, *arrays, out.dtype.type(1)))
 
 
 @ParallelKernel
@@ -99,11 +103,20 @@ def hidden_delta(delta: Any, weights: Any, activations: Any, activation: int, ou
             out[i, k] = error * slope
 
 
+@inlined
+def largest_of(row: Any) -> Any:
+    """The largest number of a row; NaN is passed over, and makes the sum of the exponentials NaN."""
+    largest = row.dtype.type(-np.inf)
+    for j in range(row.shape[0]):
+        largest = row[j] if row[j] > largest else largest
+    return largest
+
+
 @jit()
 def softmax(logits: Any, out: Any) -> None:
     """Each row of `out` is the softmax of that row of `logits`."""
     for i in range(logits.shape[0]):
-        largest = logits[i].max()
+        largest = largest_of(logits[i])
         total = out.dtype.type(0)
         for j in range(logits.shape[1]):
             out[i, j] = exp(logits[i, j] - largest)
@@ -128,7 +141,7 @@ def cross_entropy_from_logits(y: Any, logits: Any) -> float:
     """Sum of ``log(sum(exp(logits))) - logits[label]``."""
     total = 0.0
     for i in range(logits.shape[0]):
-        largest = logits[i].max()
+        largest = largest_of(logits[i])
         exp_sum = logits.dtype.type(0)
         for j in range(logits.shape[1]):
             exp_sum += exp(logits[i, j] - largest)

@@ -20,7 +20,7 @@ from numba import prange
 from mlp_accel.backends.jit import pixel_step
 from mlp_accel.backends.jit.addresses import call
 from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, numba
-from mlp_accel.backends.jit.memory import N_ROWS, OUT_STRIDE, Data, Network, Scratch, table_of, unpack
+from mlp_accel.backends.jit.memory import OUT_STRIDE, Data, Network, Scratch, table_of, unpack
 
 ERRORS, UPDATE, FORWARD, REST, LOSSES = range(5)
 """Parts of a step, of which the first two belong to the minibatch before."""
@@ -30,23 +30,31 @@ def run_part(
     part: int, task: int, table: Any, batch: int, batch_size: int, learning_rate: Any, activation: int, notebook: int
 ) -> int:
     """One task's share of one part of the step on minibatch number `batch`, by `table_of` its memory."""
-    data, network, scratch = unpack(numba.carray(table, (N_ROWS, 2)), learning_rate)
+    data, network, scratch = unpack(table, learning_rate)
     start = batch * batch_size
     size = min(batch_size, data.labels.shape[0] - start)
     n_shares = data.shares.shape[0] - 1
     n_tasks = network.layers[0, OUT_STRIDE] // network.block * n_shares
     block, share = task // n_shares, task % n_shares
     first, stop = size * share // n_shares, size * (share + 1) // n_shares
+    has_second = network.layers.shape[0] > 1
     if part == ERRORS:
-        pixel_step.first_errors(network, scratch, block, first, stop, activation)
+        if has_second:
+            pixel_step.first_errors(network, scratch, block, first, stop, activation)
     elif part == UPDATE:
         pixel_step.update_first_layer(data, network, scratch, start, size, block, share, learning_rate)
         pixel_step.update_other_layers(network, scratch, size, block, share, n_shares, learning_rate)
     elif part == FORWARD:
-        pixel_step.forward_block(data, network, scratch, start, block, first, stop, activation)
+        pixel_step.first_layer(data, network, scratch, start, block, first, stop)
+        if has_second:
+            pixel_step.partial_sums(network, scratch, block, first, stop, activation)
     elif part == REST:
         first, stop = size * task // n_tasks, size * (task + 1) // n_tasks
-        pixel_step.train_images(data, network, scratch, start, first, stop, size, activation, notebook != 0)
+        if has_second:
+            pixel_step.add_partial_sums(network, scratch, first, stop)
+        pixel_step.forward_above(network, scratch, first, stop, activation)
+        pixel_step.softmax_errors(data, network, scratch, start, first, stop, size, notebook != 0)
+        pixel_step.errors_above(network, scratch, first, stop, activation)
     else:
         pixel_step.sum_losses(scratch, batch, size)
     return 0
@@ -56,7 +64,7 @@ def run_part(
 def address_of_run_part(dtype: str) -> int:
     """Where `run_part` is, compiled for parameters of this type."""
     i, real = numba.int64, getattr(numba, dtype)
-    return int(c_function(run_part, i(i, i, numba.types.CPointer(i), i, i, real, i, i)).address)
+    return int(c_function(run_part, i(i, i, i, i, i, real, i, i)).address)
 
 
 @ParallelKernel

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.backends.jit.compiler import jit
+from mlp_accel.backends.jit.compiler import inlined, jit
 from mlp_accel.backends.jit.memory import CACHE_LINE, UNROLL, Data
 from mlp_accel.backends.jit.simd import CHUNK, HAS_COMPRESS, compress, prefetch
 
@@ -59,7 +59,7 @@ def follow_order(order: Any, starts: Any, stops: Any, labels: Any, to: Any) -> b
     return True
 
 
-@jit()
+@inlined
 def prefetch_list(data: Data, position: int) -> None:
     """Have the list of an image that is soon needed brought nearer: it lies anywhere in memory."""
     ahead, entries = position + PREFETCH_AHEAD, data.entries
@@ -68,7 +68,7 @@ def prefetch_list(data: Data, position: int) -> None:
             prefetch(entries, k)
 
 
-@jit()
+@inlined
 def find_pixel(entries: Any, begin: int, end: int, pixel: int) -> int:
     """Where in the list ``entries[begin:end]`` the pixels from number `pixel` on begin."""
     while begin < end:

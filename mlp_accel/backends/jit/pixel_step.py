@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES, inlined, jit
 from mlp_accel.backends.jit.math import activate, exp, times_slope
 from mlp_accel.backends.jit.memory import (
     CACHE_LINE,
@@ -26,7 +26,7 @@ from mlp_accel.backends.jit.product import Matrix, product
 from mlp_accel.backends.jit.tiles import scatter_row, sparse_row
 
 
-@jit()
+@inlined
 def first_layer(data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int) -> None:
     """A block of the first layer, before its activation, for images `first` to `stop` of the minibatch at `start`."""
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
@@ -50,16 +50,10 @@ def first_layer(data: Data, network: Network, scratch: Scratch, start: int, bloc
                 sparse_row(1, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
 
 
-@jit()
-def forward_block(
-    data: Data, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int, activation: int
-) -> None:
-    """A block of the first layer, and what it adds to the second one, for images `first` to `stop`."""
-    if network.layers.shape[0] == 1:
-        first_layer(data, network, scratch, start, block, first, stop)
-        return
+@inlined
+def partial_sums(network: Network, scratch: Scratch, block: int, first: int, stop: int, activation: int) -> None:
+    """The activation of a block of the first layer, and what it adds to the second one, for images `first` to `stop`."""
     length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
-    first_layer(data, network, scratch, start, block, first, stop)
     at = (block * length + first) * width
     activate(activation, scratch.outputs, at, at + (stop - first) * width)
     one = network.first.dtype.type(1)
@@ -72,33 +66,7 @@ def forward_block(
         product(stop - first, stride, depth, out, zeros, one, below, matrix)
 
 
-@jit()
-def train_images(
-    data: Data, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int, activation: int, notebook: bool
-) -> None:
-    """Images `first` to `stop` of the minibatch at `start`: from the second layer's sums forward, and back to its error."""
-    layers, n_layers = network.layers, network.layers.shape[0]
-    one = network.first.dtype.type(1)
-    if n_layers > 1:
-        add_partial_sums(network, scratch, first, stop)
-    for layer in range(2, n_layers):
-        _, _, stride_in, stride, weights, _, bias, source, target = layers[layer]
-        activate(activation, scratch.outputs, source + first * stride_in, source + stop * stride_in)
-        out = Matrix(scratch.outputs, target + first * stride, stride, 1)
-        below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
-        bias_rows, matrix = Matrix(network.bias, bias, 0, 1), Matrix(network.weights, weights, stride, 1)
-        product(stop - first, stride, layers[layer, N_IN], out, bias_rows, one, below, matrix)
-    softmax_errors(data, network, scratch, start, first, stop, size, notebook)
-    for layer in range(n_layers - 1, 1, -1):
-        _, n_out, stride_in, stride, _, transposed, _, source, target = layers[layer]
-        out = Matrix(scratch.errors, source + first * stride_in, stride_in, 1)
-        above = Matrix(scratch.errors, target + first * stride, stride, 1)
-        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
-        product(stop - first, stride_in, n_out, out, zeros, one, above, matrix)
-        times_slope(activation, scratch.errors, scratch.outputs, source + first * stride_in, source + stop * stride_in)
-
-
-@jit()
+@inlined
 def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
     """The second layer before its activation: its bias, and what the parts of the first layer add to it."""
     layers, length = network.layers, np.uint64(scratch.largest.shape[0])
@@ -112,7 +80,20 @@ def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) 
             out[target + j] += parts[part * length * stride + j]
 
 
-@jit()
+@inlined
+def forward_above(network: Network, scratch: Scratch, first: int, stop: int, activation: int) -> None:
+    """From the second layer's sums to the outputs of the last layer, for images `first` to `stop`."""
+    layers = network.layers
+    for layer in range(2, layers.shape[0]):
+        _, _, stride_in, stride, weights, _, bias, source, target = layers[layer]
+        activate(activation, scratch.outputs, source + first * stride_in, source + stop * stride_in)
+        out = Matrix(scratch.outputs, target + first * stride, stride, 1)
+        below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
+        bias_rows, matrix = Matrix(network.bias, bias, 0, 1), Matrix(network.weights, weights, stride, 1)
+        product(stop - first, stride, layers[layer, N_IN], out, bias_rows, network.first.dtype.type(1), below, matrix)
+
+
+@inlined
 def softmax_errors(
     data: Data, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int, notebook: bool
 ) -> None:
@@ -164,11 +145,22 @@ def softmax_errors(
             errors[at + label] -= share
 
 
-@jit()
+@inlined
+def errors_above(network: Network, scratch: Scratch, first: int, stop: int, activation: int) -> None:
+    """From the errors at the logits back to those of the second layer, for images `first` to `stop`."""
+    layers = network.layers
+    for layer in range(layers.shape[0] - 1, 1, -1):
+        _, n_out, stride_in, stride, _, transposed, _, source, target = layers[layer]
+        out = Matrix(scratch.errors, source + first * stride_in, stride_in, 1)
+        above = Matrix(scratch.errors, target + first * stride, stride, 1)
+        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
+        product(stop - first, stride_in, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+        times_slope(activation, scratch.errors, scratch.outputs, source + first * stride_in, source + stop * stride_in)
+
+
+@inlined
 def first_errors(network: Network, scratch: Scratch, block: int, first: int, stop: int, activation: int) -> None:
     """The error of a block of the first layer, for images `first` to `stop`."""
-    if network.layers.shape[0] == 1:
-        return
     _, n_out, stride_in, stride, _, transposed, _, _, target = network.layers[1]
     width = network.block
     at = (block * scratch.largest.shape[0] + first) * width
@@ -178,7 +170,7 @@ def first_errors(network: Network, scratch: Scratch, block: int, first: int, sto
     times_slope(activation, scratch.errors, scratch.outputs, at, at + (stop - first) * width)
 
 
-@jit()
+@inlined
 def update_first_layer(
     data: Data, network: Network, scratch: Scratch, start: int, size: int, block: int, share: int, learning_rate: Any
 ) -> None:
@@ -203,7 +195,7 @@ def update_first_layer(
                 scatter_row(1, errors, row, -learning_rate, entries, begin, end, values, weights, at, panel)
 
 
-@jit()
+@inlined
 def update_weights(
     network: Network, layer: int, first: int, stop: int, size: int, inputs: Matrix, scratch: Scratch, learning_rate: Any
 ) -> None:
@@ -217,7 +209,7 @@ def update_weights(
             turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
 
 
-@jit()
+@inlined
 def update_bias(
     network: Network, bias: int, errors_at: int, stride: int, columns: int, size: int, scratch: Scratch, learning_rate: Any
 ) -> None:
@@ -234,7 +226,7 @@ def update_bias(
         biases[j] -= learning_rate * gradient[j]
 
 
-@jit()
+@inlined
 def update_other_layers(
     network: Network, scratch: Scratch, size: int, block: int, share: int, n_shares: int, learning_rate: Any
 ) -> None:

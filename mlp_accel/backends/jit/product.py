@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mlp_accel.backends.jit.compiler import VECTOR_BYTES, jit
+from mlp_accel.backends.jit.compiler import VECTOR_BYTES, inlined, jit
 from mlp_accel.backends.jit.tiles import TILE_ROWS, dense_tile
 
 
@@ -35,7 +35,7 @@ def product(rows: int, columns: int, depth: int, out: Matrix, base: Matrix, scal
                 tiles_of_part(rows, columns - j - whole, depth, out, base, scale, a, b, j + whole)
 
 
-@jit()
+@inlined
 def tiles_of_two(rows: int, depth: int, out: Matrix, base: Matrix, scale: Any, a: Matrix, b: Matrix, j: int) -> None:
     """Two vectors of columns from `j` on."""
     x, y, z, w = out.array, base.array, a.array, b.array
@@ -48,7 +48,7 @@ def tiles_of_two(rows: int, depth: int, out: Matrix, base: Matrix, scale: Any, a
         dense_tile(1, 2, None, x, o, out.row, y, s, base.row, scale, z, c, a.row, a.column, depth, w, b.at + j, b.row)
 
 
-@jit()
+@inlined
 def tiles_of_one(rows: int, depth: int, out: Matrix, base: Matrix, scale: Any, a: Matrix, b: Matrix, j: int) -> None:
     """One vector of columns from `j` on."""
     x, y, z, w = out.array, base.array, a.array, b.array
@@ -61,7 +61,7 @@ def tiles_of_one(rows: int, depth: int, out: Matrix, base: Matrix, scale: Any, a
         dense_tile(1, 1, None, x, o, out.row, y, s, base.row, scale, z, c, a.row, a.column, depth, w, b.at + j, b.row)
 
 
-@jit()
+@inlined
 def tiles_of_part(rows: int, n: int, depth: int, out: Matrix, base: Matrix, scale: Any, a: Matrix, b: Matrix, j: int) -> None:
     """The last `n` columns, less than a vector, from `j` on."""
     x, y, z, w = out.array, base.array, a.array, b.array

@@ -181,3 +181,12 @@ def test_a_product_takes_arrays_of_any_type_and_order() -> None:
     expected = x @ weights + bias
     for out in (None, np.empty((5, 9), np.float32).T, np.empty((9, 5)), np.empty((9, 5), np.float32)):
         np.testing.assert_allclose(backend.dense(x, weights, bias, out=out), expected, atol=1e-5)
+
+
+def test_a_kernel_cannot_allocate_memory() -> None:
+    @compiler.jit()
+    def allocates(n: int) -> float:
+        return float(np.empty(n)[0])
+
+    with pytest.raises(compiler.numba.core.errors.NumbaError, match="empty"):
+        allocates(3)
