@@ -27,7 +27,7 @@ UNROLL = 4 if TILE_ROWS == 8 else 2
 MAX_PARTS = 4
 """Of the first layer, each of which makes a partial sum of the second; a block is one or more of them."""
 
-N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(9)
+N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(N_COLUMNS := 9)
 """Columns of `Network.layers`."""
 
 Integer = Annotated[Any, types.int64]
@@ -131,5 +131,19 @@ def unpack(typing_context: Any, table: Any, real: Any) -> Any:
                 place = builder.gep(place, [ir.Constant(INDEX, 3)])
             packed.append(context.make_tuple(builder, group, values))
         return context.make_tuple(builder, signature.return_type, packed)
+
+    return signature, emit
+
+
+@emitted
+def row_of(typing_context: Any, layers: Any, layer: Any) -> Any:
+    """A row of `Network.layers` as a tuple: unpacking an array, Numba would ask for each number whether there is another one."""
+    signature = types.UniTuple(types.int64, N_COLUMNS)(layers, layer)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        start = builder.mul(arguments[1], ir.Constant(INDEX, N_COLUMNS))
+        places = (builder.gep(numbers, [builder.add(start, ir.Constant(INDEX, column))]) for column in range(N_COLUMNS))
+        return context.make_tuple(builder, signature.return_type, [builder.load(place) for place in places])
 
     return signature, emit

@@ -43,7 +43,8 @@ def run_part(
             pixel_step.first_errors(network, scratch, block, first, stop, activation)
     elif part == UPDATE:
         pixel_step.update_first_layer(data, network, scratch, start, size, block, share, learning_rate)
-        pixel_step.update_other_layers(network, scratch, size, block, share, n_shares, learning_rate)
+        pixel_step.update_weights_above(network, scratch, size, block, share, n_shares, learning_rate)
+        pixel_step.update_biases(network, scratch, size, block, share, n_shares, learning_rate)
     elif part == FORWARD:
         pixel_step.first_layer(data, network, scratch, start, block, first, stop)
         if has_second:

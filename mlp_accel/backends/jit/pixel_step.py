@@ -20,6 +20,7 @@ from mlp_accel.backends.jit.memory import (
     Data,
     Network,
     Scratch,
+    row_of,
 )
 from mlp_accel.backends.jit.pixel_lists import find_pixel, prefetch_list
 from mlp_accel.backends.jit.product import Matrix, product
@@ -85,7 +86,7 @@ def forward_above(network: Network, scratch: Scratch, first: int, stop: int, act
     """From the second layer's sums to the outputs of the last layer, for images `first` to `stop`."""
     layers = network.layers
     for layer in range(2, layers.shape[0]):
-        _, _, stride_in, stride, weights, _, bias, source, target = layers[layer]
+        _, _, stride_in, stride, weights, _, bias, source, target = row_of(layers, layer)
         activate(activation, scratch.outputs, source + first * stride_in, source + stop * stride_in)
         out = Matrix(scratch.outputs, target + first * stride, stride, 1)
         below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
@@ -150,7 +151,7 @@ def errors_above(network: Network, scratch: Scratch, first: int, stop: int, acti
     """From the errors at the logits back to those of the second layer, for images `first` to `stop`."""
     layers = network.layers
     for layer in range(layers.shape[0] - 1, 1, -1):
-        _, n_out, stride_in, stride, _, transposed, _, source, target = layers[layer]
+        _, n_out, stride_in, stride, _, transposed, _, source, target = row_of(layers, layer)
         out = Matrix(scratch.errors, source + first * stride_in, stride_in, 1)
         above = Matrix(scratch.errors, target + first * stride, stride, 1)
         zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
@@ -161,7 +162,7 @@ def errors_above(network: Network, scratch: Scratch, first: int, stop: int, acti
 @inlined
 def first_errors(network: Network, scratch: Scratch, block: int, first: int, stop: int, activation: int) -> None:
     """The error of a block of the first layer, for images `first` to `stop`."""
-    _, n_out, stride_in, stride, _, transposed, _, _, target = network.layers[1]
+    _, n_out, stride_in, stride, _, transposed, _, _, target = row_of(network.layers, 1)
     width = network.block
     at = (block * scratch.largest.shape[0] + first) * width
     out, above = Matrix(scratch.errors, at, width, 1), Matrix(scratch.errors, target + first * stride, stride, 1)
@@ -196,60 +197,52 @@ def update_first_layer(
 
 
 @inlined
-def update_weights(
-    network: Network, layer: int, first: int, stop: int, size: int, inputs: Matrix, scratch: Scratch, learning_rate: Any
-) -> None:
-    """Rows `first` to `stop` of the weights of a layer above the first, and their copy in `transposed`."""
-    _, n_out, stride_in, stride, weights, transposed, _, _, target = network.layers[layer]
-    rows, errors = Matrix(network.weights, weights + first * stride, stride, 1), Matrix(scratch.errors, target, stride, 1)
-    product(stop - first, stride, size, rows, rows, -learning_rate, inputs, errors)
-    matrix, turned = network.weights, network.transposed
-    for k in range(first, stop):
-        for j in range(n_out):
-            turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
-
-
-@inlined
-def update_bias(
-    network: Network, bias: int, errors_at: int, stride: int, columns: int, size: int, scratch: Scratch, learning_rate: Any
-) -> None:
-    """`columns` elements of the biases from number `bias` on."""
-    biases, gradient, errors = network.bias, scratch.bias_gradient, scratch.errors
-    begin, end = np.uint64(bias), np.uint64(bias + columns)
-    for j in range(begin, end):
-        gradient[j] = 0
-    for i in range(np.uint64(size)):
-        row = np.uint64(errors_at) + i * np.uint64(stride) - begin
-        for j in range(begin, end):
-            gradient[j] += errors[row + j]
-    for j in range(begin, end):
-        biases[j] -= learning_rate * gradient[j]
-
-
-@inlined
-def update_other_layers(
+def update_weights_above(
     network: Network, scratch: Scratch, size: int, block: int, share: int, n_shares: int, learning_rate: Any
 ) -> None:
-    """A task's share of the weights above the first layer, and of all biases."""
-    width, n_tasks = network.block, network.layers[0, OUT_STRIDE] // network.block * n_shares
+    """A task's share of the weights above the first layer, and of their copy in `transposed`."""
+    layers, width, matrix, turned = network.layers, network.block, network.weights, network.transposed
+    n_tasks = layers[0, OUT_STRIDE] // width * n_shares
     task = block * n_shares + share
-    if share == 0:
-        update_bias(network, block * width, block * scratch.largest.shape[0] * width, width, width, size, scratch, learning_rate)
-    for layer in range(1, network.layers.shape[0]):
-        n_in, _, stride_in, stride, _, _, bias, source, target = network.layers[layer]
-        if layer == 1:
-            n = max(0, min(width, n_in - block * width))
-            first, stop = block * width + n * share // n_shares, block * width + n * (share + 1) // n_shares
-            at = block * scratch.largest.shape[0] * width + first - block * width
-            inputs = Matrix(scratch.outputs, at, 1, width)
+    for layer in range(1, layers.shape[0]):
+        n_in, n_out, stride_in, stride, weights, transposed, _, source, target = row_of(layers, layer)
+        if layer == 1:  # whose inputs are where the first layer has left them: by blocks
+            begin, n = block * width, max(0, min(width, n_in - block * width))
+            first, stop = begin + n * share // n_shares, begin + n * (share + 1) // n_shares
+            inputs = Matrix(scratch.outputs, begin * scratch.largest.shape[0] + first - begin, 1, width)
         else:
             first, stop = n_in * task // n_tasks, n_in * (task + 1) // n_tasks
             inputs = Matrix(scratch.outputs, source + first, 1, stride_in)
-        update_weights(network, layer, first, stop, size, inputs, scratch, learning_rate)
-        line = CACHE_LINE // network.bias.itemsize
-        n_lines = -(-stride // line)  # two cores that write to one line wait for each other
-        first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
-        update_bias(network, bias + first, target + first, stride, stop - first, size, scratch, learning_rate)
+        rows, errors = Matrix(matrix, weights + first * stride, stride, 1), Matrix(scratch.errors, target, stride, 1)
+        product(stop - first, stride, size, rows, rows, -learning_rate, inputs, errors)
+        for k in range(first, stop):
+            for j in range(n_out):
+                turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+
+
+@inlined
+def update_biases(network: Network, scratch: Scratch, size: int, block: int, share: int, n_shares: int, learning_rate: Any) -> None:
+    """A task's share of the biases of all layers."""
+    layers, width, biases, gradient, errors = network.layers, network.block, network.bias, scratch.bias_gradient, scratch.errors
+    n_tasks = layers[0, OUT_STRIDE] // width * n_shares
+    task, line = block * n_shares + share, CACHE_LINE // biases.itemsize
+    for layer in range(layers.shape[0]):
+        _, _, _, stride, _, _, bias, _, target = row_of(layers, layer)
+        if layer == 0:
+            first, stop, stride = 0, width if share == 0 else 0, width
+            bias, target = block * width, block * width * scratch.largest.shape[0]
+        else:
+            n_lines = -(-stride // line)  # two cores that write to one line wait for each other
+            first, stop = n_lines * task // n_tasks * line, min(n_lines * (task + 1) // n_tasks * line, stride)
+        begin, end = np.uint64(bias + first), np.uint64(bias + stop)
+        for j in range(begin, end):
+            gradient[j] = 0
+        for i in range(np.uint64(size)):
+            row = np.uint64(target + first) + i * np.uint64(stride) - begin
+            for j in range(begin, end):
+                gradient[j] += errors[row + j]
+        for j in range(begin, end):
+            biases[j] -= learning_rate * gradient[j]
 
 
 @jit(reassociate=False)  # else the small logarithm is added to a margin that may be huge, and lost
