@@ -77,8 +77,9 @@ def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> d
         with backend.limit_threads(count or 1):
             return {"usable": True, "device": backend.device, "versions": backend.versions()}
     except SettingError as wrong:
-        mend = mend or f"unset {threads.ENVIRONMENT_VARIABLE}"
-        findings.append(Finding(str(wrong), mend, wrong_value=True, backend=name))
+        if mend is None:
+            mend = f"unset {threads.ENVIRONMENT_VARIABLE}"
+            findings.append(Finding(str(wrong), mend, wrong_value=True, backend=name))
         reason = str(wrong)
     except Exception as unexpected:
         if mend is None:
@@ -91,9 +92,10 @@ def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: l
     """The backend that a command would take."""
     candidates = backends.BACKENDS if name == "auto" else (name,)
     taken = next((candidate for candidate in candidates if backends.unavailable(candidate) is None), None)
-    if taken is None:
-        row = rows[name]
-        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {row['reason']}", row["mend"], backend=name))
+    error = backends.unavailable(candidates[-1])
+    if taken is None and error is not None:
+        mend = rows[error.name].get("mend") or error.mend
+        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {error.reason}", mend, backend=error.name))
     return {"requested": name, "source": source, "backend": taken}
 
 

@@ -51,6 +51,12 @@ class History:
     def __len__(self) -> int:
         return len(self.loss)
 
+    def cut(self, n_epochs: int, params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+        """Go back to `n_epochs` and the parameters after them: Ctrl-C may come while an epoch is written down."""
+        self.params = params
+        for column in (self.loss, self.accuracy, self.seconds):
+            del column[n_epochs:]
+
     def rows(self) -> list[dict[str, Any]]:
         """One ``{"epoch", "loss", "accuracy", "seconds"}`` per epoch."""
         columns = zip(self.loss, self.accuracy, self.seconds, strict=True)

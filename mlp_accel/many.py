@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
-from mlp_accel.errors import SettingError
+from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.history import History, NonFiniteLossError
 from mlp_accel.threads import thread_count
-from mlp_accel.training import SGDStep, check_labels, epoch_mean, order_generator, to_backend
+from mlp_accel.training import LOSS_AVERAGES, SGDStep, check_labels, check_params, epoch_mean, order_generator, to_backend
 from mlp_accel.workspace import Workspace
 
 Networks = Sequence[Sequence[tuple[Any, Any]]]
@@ -56,9 +56,10 @@ class ManyTrainer:
             raise ValueError(
                 f"the networks must be one or more, all of the same layer sizes; got {len(networks)} of {len(shapes)} kinds"
             )
-        layer_sizes = [networks[0][0][0].shape[0], *(weights.shape[1] for weights, _ in networks[0])]
+        layer_sizes = check_params(networks[0])
         check_labels(y, x.shape[0], layer_sizes[-1])
-        self.backend, self.steps, self.loss_average = backend, list(steps), loss_average
+        self.backend, self.steps = backend, list(steps)
+        self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
         self.batch_size = min(batch_size, x.shape[0])
         stacked = [tuple(np.stack(arrays) for arrays in zip(*layer, strict=True)) for layer in zip(*networks, strict=True)]
         self.params = to_backend(backend, [(weights, bias) for weights, bias in stacked])
@@ -192,12 +193,12 @@ def train_many(
     if epochs < 1:
         raise SettingError(f"the number of epochs must be at least 1; got {epochs}")
     count = len(networks)
-    rates = [learning_rates] * count if isinstance(learning_rates, int | float) else list(learning_rates)
+    rates = [float(rate) for rate in np.atleast_1d(learning_rates)] * (count if np.ndim(learning_rates) == 0 else 1)
     seeds = list(range(count)) if seeds is None else list(seeds)
     for values, what in ((rates, "learning rates"), (seeds, "seeds")):
         if len(values) != count:
             raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
-    steps = [SGDStep(float(rate), activation, gradient) for rate in rates]
+    steps = [SGDStep(rate, activation, gradient) for rate in rates]
     if not isinstance(backend, Backend):
         backend = get_backend(backend)
     histories = [History(backend=backend.name) for _ in range(count)]
@@ -211,7 +212,10 @@ def train_many(
             threads=n_threads,
             loss_average=loss_average,
         )
-        _note(histories, trainer)
+        params = trainer.host_params()
+        whole = 0, params
+        for history, own in zip(histories, params, strict=True):
+            history.params = own
         try:
             for epoch in range(1, epochs + 1):
                 losses, accuracies, seconds = trainer.epoch()
@@ -225,15 +229,10 @@ def train_many(
                     history.accuracy.append(accuracy)
                     history.seconds.append(seconds)
                     history.params = own
+                whole = epoch, params
         except KeyboardInterrupt:
-            whole = min(min(len(h.loss), len(h.accuracy), len(h.seconds)) for h in histories)
-            for history in histories:
+            n_epochs, params = whole
+            for history, own in zip(histories, params, strict=True):
                 history.interrupted = True
-                for column in (history.loss, history.accuracy, history.seconds):
-                    del column[whole:]
+                history.cut(n_epochs, own)
     return histories
-
-
-def _note(histories: Sequence[History], trainer: ManyTrainer) -> None:
-    for history, params in zip(histories, trainer.host_params(), strict=True):
-        history.params = params

@@ -84,7 +84,7 @@ class Trainer:
         if batch_size < 1:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
         self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
-        layer_sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
+        layer_sizes = check_params(params)
         check_labels(y, x.shape[0], layer_sizes[-1])
         self.backend, self.step = backend, step
         self.batch_size = min(batch_size, x.shape[0])
@@ -211,6 +211,7 @@ def mini_batch_sgd(
     with backend.limit_threads(thread_count(threads)), np.errstate(over="ignore", invalid="ignore"):
         trainer = Trainer(x, y, params, step, backend, batch_size=batch_size, seed=seed, fused=fused, loss_average=loss_average)
         history.params = trainer.host_params()
+        whole = 0, history.params
         try:
             for epoch in range(1, epochs + 1):
                 loss, accuracy, seconds = trainer.epoch()
@@ -221,14 +222,13 @@ def mini_batch_sgd(
                 history.accuracy.append(accuracy)
                 history.seconds.append(seconds)
                 history.params = params_after
+                whole = epoch, params_after
                 votes = [callback(history) for callback in callbacks]  # every one is called
                 if any(votes):
                     break
         except KeyboardInterrupt:
             history.interrupted = True
-            whole = min(len(history.loss), len(history.accuracy), len(history.seconds))
-            for column in (history.loss, history.accuracy, history.seconds):
-                del column[whole:]  # Ctrl-C may have come between two of them
+            history.cut(*whole)
     return history
 
 
@@ -251,7 +251,7 @@ def evaluate(
     ValueError
         If data and parameters do not fit together.
     """
-    check_labels(y, len(x), params[-1][0].shape[1])
+    check_labels(y, len(x), check_params(params)[-1])
     params = to_backend(backend, params)
     loss = hits = 0.0
     for start in range(0, len(x), batch_size):
@@ -266,6 +266,19 @@ def evaluate(
 def to_backend(backend: Backend, params: Sequence[tuple[Any, Any]]) -> Params:
     """Parameters as arrays of `backend`."""
     return [(backend.asarray(weights), backend.asarray(bias)) for weights, bias in params]
+
+
+def check_params(params: Sequence[tuple[Any, Any]]) -> list[int]:
+    """The layer sizes of a network; ValueError if its layers do not fit together."""
+    if not params:
+        raise ValueError("a network has at least one layer; got none")
+    sizes = [params[0][0].shape[0]]
+    for layer, (weights, bias) in enumerate(params, start=1):
+        if weights.shape != (sizes[-1], *bias.shape) or len(weights.shape) != 2:
+            expected = f"({sizes[-1]}, n) and (n,)"
+            raise ValueError(f"layer {layer} must have weights and bias of shape {expected}; got {weights.shape} and {bias.shape}")
+        sizes.append(weights.shape[1])
+    return sizes
 
 
 def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:

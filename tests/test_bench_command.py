@@ -34,6 +34,14 @@ def test_bench_has_a_row_for_every_backend(clouds: Path, tmp_path: Path) -> None
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_training_that_diverges_costs_one_row_and_not_the_file(clouds: Path, tmp_path: Path) -> None:
+    options = ("--activation", "relu", "--learning-rate", 1000, "--epochs", 2, "--json", tmp_path / "b.json")
+    result = run("bench", "--backends", "numpy", "--data", clouds, *options)
+    assert result.returncode == 1, result.stderr
+    (row,) = json.loads((tmp_path / "b.json").read_text())["results"]
+    assert (row["status"], row["test_loss"], row["loss"][-1]) == ("mismatch", None, None)
+
+
 def test_bench_is_restricted_by_the_environment_and_says_so(clouds: Path) -> None:
     result = run("bench", "--data", clouds, "--epochs", 1, "--json", "-", MLP_ACCEL_BACKEND="numpy")
     content = json.loads(result.stdout)

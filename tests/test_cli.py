@@ -92,6 +92,15 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
         error = unavailable("cupy")
         assert error is not None
         assert f"to mend it: {error.mend}" in result.stdout
+        assert run("doctor", MLP_ACCEL_BACKEND="cupy:1").returncode == 3
+
+
+def test_doctor_without_a_home_folder_names_the_cache(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    (tmp_path / "file").write_text("")
+    result = run("doctor", HOME=str(tmp_path / "file"), XDG_CACHE_HOME="")
+    assert "compiled at every start" in result.stdout
+    assert "to mend it: export MLP_ACCEL_CACHE_DIR=" in result.stdout
 
 
 def test_doctor_gives_each_problem_with_the_command_that_mends_it() -> None:

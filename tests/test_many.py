@@ -57,6 +57,7 @@ def test_the_networks_that_are_given_do_not_change(backend: Backend) -> None:
         ({"seeds": [1]}, "there must be one of the seeds for each of the 3 networks; got 1"),
         ({"epochs": 0}, "the number of epochs must be at least 1; got 0"),
         ({"batch_size": 0}, "the batch size must be at least 1; got 0"),
+        ({"loss_average": "mean"}, "unknown loss average 'mean'"),
         ({"learning_rates": [0.1, -1.0, 0.1]}, "the learning rate must be a positive number; got -1.0"),
     ],
 )
@@ -64,6 +65,13 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], message: str) -> None:
     x, y = toy()
     with pytest.raises(SettingError, match=message):
         train_many(x, y, NETWORKS, backend="numpy", **change)
+
+
+def test_one_learning_rate_of_any_number_type_is_for_all_networks() -> None:
+    x, y = toy()
+    rates: list[Any] = [np.float32(0.5), [0.5] * 3]
+    one, many = (train_many(x, y, NETWORKS, learning_rates=rate, epochs=1, backend="numpy") for rate in rates)
+    assert [history.loss for history in one] == [history.loss for history in many]
 
 
 @pytest.mark.parametrize("networks", [[], [init_params(TOY), init_params([6, 4, 3])]])

@@ -221,6 +221,53 @@ def test_ctrl_c_in_the_middle_of_an_epoch_keeps_the_parameters_of_the_last_whole
     assert bits(history.params) == bits(one.params)
 
 
+def test_ctrl_c_while_an_epoch_is_written_down_leaves_columns_and_parameters_of_one_epoch(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = toy()
+    written: list[Any] = []
+
+    def interrupted(history: History, name: str, value: Any) -> None:
+        if name == "params":
+            written.append(value)
+            if len(written) == 4:  # none, those before the training, and after each epoch
+                raise KeyboardInterrupt
+        object.__setattr__(history, name, value)
+
+    monkeypatch.setattr(History, "__setattr__", interrupted)
+    history = mini_batch_sgd(x, y, init_params(TOY), backend=backend_name, epochs=9)
+    monkeypatch.undo()
+    one = mini_batch_sgd(x, y, init_params(TOY), backend=backend_name, epochs=1)
+    assert (history.interrupted, history.loss) == (True, one.loss)
+    assert len(history.accuracy) == len(history.seconds) == 1
+    assert bits(history.params) == bits(one.params)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(5, 4), (3,), (4, 3), (3,)], [(5, 4), (4,), (1, 3), (3,)], [(5, 4), (4,), (4, 3), (7,)], [(5,), (5,)], []]
+)
+def test_parameters_that_do_not_fit_together_are_refused(backend_name: str, shapes: list[tuple[int, ...]]) -> None:
+    x, y = np.zeros((6, 5), np.uint8), np.zeros(6, int)
+    arrays = [np.zeros(shape) for shape in shapes]
+    params = list(zip(arrays[::2], arrays[1::2], strict=True))
+    with pytest.raises(ValueError, match="layer"):
+        mini_batch_sgd(x, y, params, backend=backend_name)
+    with pytest.raises(ValueError, match="layer"):
+        evaluate(get_backend(backend_name), params, x, y)
+
+
+def test_labels_that_change_to_no_class_during_the_training_are_an_error(backend_name: str) -> None:
+    if backend_name == "cupy":
+        pytest.skip("the labels are copied to the GPU")
+    x, y = np.zeros((6, 5), np.uint8), np.zeros(6, int)
+
+    def change(_: History) -> None:
+        y[:] = 10**9
+
+    with pytest.raises(IndexError):
+        mini_batch_sgd(x, y, init_params([5, 4, 3]), backend=backend_name, epochs=2, callbacks=[change])
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(backend_name: str) -> None:
     x, y = toy()

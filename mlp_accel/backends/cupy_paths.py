@@ -77,14 +77,25 @@ class PathSettings:
         SettingError
             For a value that means nothing.
         """
-        path, _, size = os.environ.get(PATH_VARIABLE, "").strip().partition(":")
-        tf32 = os.environ.get(TF32_VARIABLE, "").strip() or "0"
-        if (path or "auto") not in PATHS or (size and (path != "cluster" or size not in ("1", "2", "4", "8", "16"))):
-            choices = f"choose one of {', '.join(PATHS)}, or cluster:SIZE with SIZE 1, 2, 4, 8 or 16"
-            raise SettingError(f"{os.environ[PATH_VARIABLE]!r} from the environment variable {PATH_VARIABLE} is no path; {choices}")
-        if tf32 not in ("0", "1"):
-            raise SettingError(f"{tf32!r} from the environment variable {TF32_VARIABLE} is neither 1 nor 0")
-        return cls(path or "auto", int(size) if size else None, tf32 == "1", f"the environment variable {PATH_VARIABLE}")
+        value, tf32 = os.environ.get(PATH_VARIABLE, "").strip() or "auto", os.environ.get(TF32_VARIABLE, "").strip() or "0"
+        for variable, setting, obstacle in ((PATH_VARIABLE, value, no_path(value)), (TF32_VARIABLE, tf32, no_switch(tf32))):
+            if obstacle:
+                raise SettingError(f"{setting!r} from the environment variable {variable} {obstacle}")
+        path, _, size = value.partition(":")
+        return cls(path, int(size) if size else None, tf32 == "1", f"the environment variable {PATH_VARIABLE}")
+
+
+def no_path(value: str) -> str | None:
+    """What is wrong with a value of ``MLP_ACCEL_CUPY_PATH``, or None."""
+    path, _, size = value.partition(":")
+    if path in PATHS and (not size or (path == "cluster" and size in ("1", "2", "4", "8", "16"))):
+        return None
+    return f"is no path; choose one of {', '.join(PATHS)}, or cluster:SIZE with SIZE 1, 2, 4, 8 or 16"
+
+
+def no_switch(value: str) -> str | None:
+    """What is wrong with a value of ``MLP_ACCEL_TF32``, or None."""
+    return None if value in ("0", "1") else "is neither 1 nor 0"
 
 
 @dataclass(frozen=True)

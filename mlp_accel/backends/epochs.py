@@ -81,6 +81,7 @@ class WholeEpochs:
         losses, hits : array (n_batches,)
             For each minibatch the sum of the losses and the number of right answers, before its update; float64.
         """
+        self._epoch_path = "ops"
         backend = cast("Backend", self)
         params = [(backend.copy(weights), backend.copy(bias)) for weights, bias in params]
         losses, hits = [], []

@@ -98,8 +98,9 @@ class NumbaBackend(Backend):
         choices = ("identity", *ACTIVATIONS)
         code = choices.index(check_choice("activation", activation, choices))
         _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
-        fits = out is not None and out.dtype == self.dtype and out.flags.c_contiguous  # the kernel knows addresses alone
-        result = self._result(out if fits else None, (x.shape[0], weights.shape[1]))
+        result = self._result(out, (x.shape[0], weights.shape[1]))
+        if result.dtype != self.dtype or not result.flags.c_contiguous:  # the kernel knows addresses alone
+            result = self.empty(result.shape)
         inputs = (np.ascontiguousarray(array, dtype=self.dtype) for array in (x, weights, bias))
         self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, code, self._n_tasks, result)
         return result
@@ -138,12 +139,13 @@ class NumbaBackend(Backend):
 
     def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
         _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
-        if out is None:
-            out = self.empty((x.shape[1], delta.shape[1])), self.empty((delta.shape[1],))
-        if self._zeros.shape[0] < delta.shape[1]:
-            self._zeros = np.zeros(delta.shape[1], self.dtype)
-        self._ops.dense_gradient(_c(x), _c(delta), self._zeros, self._n_tasks, *out)
-        return out
+        weights, bias = out if out is not None else (None, None)
+        weights, bias = self._result(weights, (x.shape[1], delta.shape[1])), self._result(bias, delta.shape[1:])
+        zeros = self._zeros
+        if zeros.shape[0] < delta.shape[1]:
+            zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)
+        self._ops.dense_gradient(_c(x), _c(delta), zeros, self._n_tasks, weights, bias)
+        return weights, bias
 
     def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
         _need(parameter.shape == grad.shape, "parameter and gradient do not fit", parameter, grad)
@@ -163,13 +165,11 @@ class NumbaBackend(Backend):
         self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
     ) -> tuple[Params, Array, Array]:
         packing = importlib.import_module("mlp_accel.backends.jit.packing")
-        if isinstance(x, packing.PixelLists) and batch_size <= packing.MAX_NUMBER:
-            self._epoch_path = "fused epoch skipping zero pixels"
-            result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, self._n_tasks)
-            return result
-        self._epoch_path = "ops"
-        images = x.images if isinstance(x, packing.PixelLists) else x
-        return super().train_epoch(step, params, images, y, order, batch_size, workspace)
+        if not isinstance(x, packing.PixelLists):
+            return super().train_epoch(step, params, x, y, order, batch_size, workspace)
+        self._epoch_path = "fused epoch skipping zero pixels"
+        result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, self._n_tasks)
+        return result
 
     @cached_property
     def _ops(self) -> Any:
@@ -188,7 +188,11 @@ class NumbaBackend(Backend):
         return self.float_dtype(1.0 / 255.0)
 
     def _result(self, out: Array | None, shape: tuple[int, ...]) -> Array:
-        return self.empty(shape) if out is None else out
+        if out is None:
+            return self.empty(shape)
+        if out.shape != shape:  # the kernels would write beyond its end
+            raise ValueError(f"out has the shape {out.shape}; the result has {shape}")
+        return out
 
 
 def _c(array: Array) -> npt.NDArray[Any]:

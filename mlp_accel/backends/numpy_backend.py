@@ -18,17 +18,21 @@ from mlp_accel.workspace import Workspace
 
 
 class _Scratch(threading.local):
-    """Memory for intermediate results, kept from step to step: new memory of this size costs a page fault for every 4 KB."""
+    """Memory for intermediate results, kept from step to step: new memory of this size costs a page fault for every 4 KB.
+
+    One array for each shape of a row and dtype, with as many rows as were ever asked for.
+    """
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
 
     def get(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
-        """Undefined contents, until the next call for the same shape and dtype in this thread."""
-        key = (*shape, np.dtype(dtype).char)
-        if key not in self._arrays:
-            self._arrays[key] = np.empty(shape, dtype)
-        return self._arrays[key]
+        """Undefined contents, until the next call for rows of the same shape and dtype in this thread."""
+        key = (*shape[1:], np.dtype(dtype).char)
+        array = self._arrays.get(key)
+        if array is None or len(array) < shape[0]:
+            array = self._arrays[key] = np.empty(shape, dtype)
+        return array[: shape[0]]
 
 
 class NumpyBackend(Backend):
@@ -209,7 +213,7 @@ def _labels(y: Array, scores: Array) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
     return rows, y[rows]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)  # a training run needs two of them
 def _first_rows(n: int) -> npt.NDArray[np.int64]:
     rows = np.arange(n)
     rows.flags.writeable = False

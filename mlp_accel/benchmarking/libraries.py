@@ -38,6 +38,9 @@ def llvm_target() -> str | None:
 def compiled_code() -> str | None:
     """Whether Numba's kernels came from its cache on disk, which a cold start depends on."""
     hits = misses = 0
+    for function in _c_functions():
+        hits += function.cache_hits
+        misses += not function.cache_hits
     for kernel in _numba_kernels():
         hits += sum(kernel.stats.cache_hits.values())
         misses += sum(kernel.stats.cache_misses.values()) or (len(kernel.signatures) if not kernel.stats.cache_path else 0)
@@ -46,6 +49,12 @@ def compiled_code() -> str | None:
     if not misses:
         return "from the cache"
     return "compiled now" if not hits else f"{misses} of {hits + misses} kernels compiled now, the others from the cache"
+
+
+def _c_functions() -> list[Any]:
+    """Those that kernels of this package call by their addresses."""
+    compiler = sys.modules.get("mlp_accel.backends.jit.compiler")
+    return list(compiler.c_functions) if compiler else []
 
 
 def _numba_kernels() -> list[Any]:

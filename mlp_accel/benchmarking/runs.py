@@ -78,13 +78,18 @@ class Run:
             "transfer_seconds": self.transfer_seconds if right else None,
             "epoch_seconds": summary(steady) if right and steady else None,
             "cores_used": self.cores_used if right else None,
-            "loss": [loss if math.isfinite(loss) else None for loss in self.losses],
+            "loss": [finite(loss) for loss in self.losses],
             "accuracy": self.train_accuracy,
             "train_accuracy": self.train_accuracy[-1] if self.train_accuracy else None,
-            "test_loss": self.test.get("test_loss"),
+            "test_loss": finite(self.test.get("test_loss")),
             "test_accuracy": self.test.get("test_accuracy"),
             **self.details,
         }
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None if it is NaN or infinite, which JSON does not know."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:

@@ -106,10 +106,12 @@ def _read_header(path: Path, file: BinaryIO, n_dims: int) -> tuple[int, ...]:
     return struct.unpack(f">{n_dims}I", header[4:])
 
 
-def _read_at_most(file: BinaryIO, n_bytes: int) -> bytes:
-    """Read in chunks: a single `read` would allocate all that a wrong header asks for."""
-    chunks = []
-    while n_bytes > 0 and (chunk := file.read(min(n_bytes, _CHUNK))):
-        chunks.append(chunk)
-        n_bytes -= len(chunk)
-    return b"".join(chunks)
+def _read_at_most(file: BinaryIO, n_bytes: int) -> bytearray:
+    """Read in chunks: a single `read` would allocate all that a wrong header asks for.
+
+    An array on a bytearray can be written to, as most arrays: Numba compiles its kernels once more for one that cannot.
+    """
+    data = bytearray()
+    while len(data) < n_bytes and (chunk := file.read(min(n_bytes - len(data), _CHUNK))):
+        data += chunk
+    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,19 +20,25 @@ def findings() -> Iterator[Finding]:
         obstacle = cannot_write(Path(folder)) if folder else None
         if obstacle:
             yield Finding(f"{name}={folder}: compiled kernels cannot be kept there ({obstacle})", f"unset {name}", wrong_value=True)
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    beside_sources = Path(__file__).parents[1] / "backends" / "__pycache__"
-    if not named and find_spec("numba") and cannot_write(beside_sources):
-        yield from _default("MLP_ACCEL_CACHE_DIR", user_cache, "Numba's kernels are compiled at every start")
+    if not named and find_spec("numba"):
+        yield from _default("MLP_ACCEL_CACHE_DIR", _user_cache, "Numba's kernels are compiled at every start")
     if not os.environ.get("CUPY_CACHE_DIR") and find_spec("cupy"):
-        yield from _default("CUPY_CACHE_DIR", Path.home() / ".cupy", "CuPy cannot keep the kernels that it compiles")
+        yield from _default("CUPY_CACHE_DIR", lambda: Path.home() / ".cupy", "CuPy cannot keep the kernels that it compiles")
 
 
-def _default(variable: str, folder: Path, consequence: str) -> Iterator[Finding]:
-    obstacle = cannot_write(folder)
-    if obstacle:
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache")
+
+
+def _default(variable: str, folder: Callable[[], Path], consequence: str) -> Iterator[Finding]:
+    try:
+        obstacle = cannot_write(folder())
+        problem = f"{folder()} cannot be written ({obstacle})" if obstacle else None
+    except RuntimeError as error:  # there is no home folder
+        problem = str(error).rstrip(".")
+    if problem:
         alternative = Path(tempfile.gettempdir()) / "mlp_accel_cache"
-        yield Finding(f"{folder} cannot be written ({obstacle}): {consequence}", f"export {variable}={alternative}")
+        yield Finding(f"{problem}: {consequence}", f"export {variable}={alternative}")
 
 
 def cannot_write(folder: Path) -> str | None:

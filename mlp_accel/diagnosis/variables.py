@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
+from mlp_accel.backends import cupy_paths
 from mlp_accel.benchmarking.environment import ENVIRONMENT_VARIABLES
 from mlp_accel.diagnosis.finding import Finding
 from mlp_accel.diagnosis.numba_threading import CHOICES
@@ -61,6 +62,8 @@ RULES: dict[str, tuple[Callable[[str], str | None], str | None]] = {
     "OMP_NUM_THREADS": (_counts, None),
     "OPENBLAS_NUM_THREADS": (_count, None),
     "MKL_NUM_THREADS": (_count, None),
+    cupy_paths.PATH_VARIABLE: (cupy_paths.no_path, "cupy"),
+    cupy_paths.TF32_VARIABLE: (cupy_paths.no_switch, "cupy"),
     "MPLBACKEND": (_matplotlib_backend, None),
 }
 """What is wrong with a value, or None; and the backend that it stops."""

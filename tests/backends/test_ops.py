@@ -213,6 +213,18 @@ def test_shapes_that_do_not_fit_are_errors_not_memory_faults(backend: Backend) -
         ("output_delta", (y, array(8, 3), "exact")),
         ("sgd_update", (array(200, 100), array(100, 100), 0.1)),
     ]
+    outs = [
+        ("scale_pixels", (pixels, array(2, 6))),
+        ("minibatch", (pixels, y, backend.asarray(np.arange(2)), array(1, 6))),
+        ("dense", (array(2, 3), array(3, 5), array(5), "tanh", array(1, 5))),
+        ("softmax", (array(2, 3), array(1, 3))),
+        ("output_delta", (y, array(2, 3), "exact", array(1, 3))),
+        ("hidden_delta", (array(2, 3), array(5, 3), array(2, 5), "tanh", array(1, 5))),
+        ("dense_gradient", (array(2, 3), array(2, 5), (array(2, 5), array(5)))),
+        ("dense_gradient", (array(2, 3), array(2, 5), (array(3, 5), array(2)))),
+        ("sgd_update", (array(200, 100), array(200, 100), 0.1, array(100, 100))),
+    ]
+    calls += outs
     if backend.name != "cupy":  # CuPy does not check indices
         calls.append(("minibatch", (pixels, backend.asarray(np.zeros(4, int)), np.array([0, 10**6]))))
     for op, arguments in calls:

@@ -66,6 +66,7 @@ def test_the_mnist_in_the_package_is_the_real_one(mnist: Dataset) -> None:
     assert mnist.x_train.shape == (60000, 784)
     assert mnist.x_test.shape == (10000, 784)
     assert mnist.x_train.dtype == np.uint8
+    assert mnist.x_train.flags.writeable  # as most arrays: for others Numba compiles its kernels once more
     assert mnist.n_classes == 10
     assert np.count_nonzero(mnist.x_train) / mnist.x_train.size == pytest.approx(0.191, abs=5e-4)
     assert np.count_nonzero(mnist.x_train.any(axis=0)) == 717

@@ -42,6 +42,8 @@ def only(findings: Any) -> Finding:
         ("OMP_NUM_THREADS", "4,x", "no number of threads"),
         ("OPENBLAS_NUM_THREADS", "-1", "no number of threads"),
         ("MKL_NUM_THREADS", "1.5", "no number of threads"),
+        ("MLP_ACCEL_CUPY_PATH", "graph:2", "is no path; choose one of auto, cluster, graph"),
+        ("MLP_ACCEL_TF32", "yes", "is neither 1 nor 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
@@ -58,6 +60,8 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     [
         ("MLP_ACCEL_BACKEND", "numpy"),
         ("MLP_ACCEL_CACHE_DIR", "/tmp"),
+        ("MLP_ACCEL_CUPY_PATH", "cluster:4"),
+        ("MLP_ACCEL_TF32", "1"),
         ("NUMBA_NUM_THREADS", "2"),
         ("NUMBA_NUM_THREADS", ""),
         ("NUMBA_THREADING_LAYER", "OMP"),
@@ -175,6 +179,19 @@ def test_default_caches_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) 
     assert "compiled at every start" in finding.problem
     assert finding.mend.startswith("export MLP_ACCEL_CACHE_DIR=")
     assert not finding.wrong_value
+
+
+def test_no_home_folder_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    finding = next(iter(caches.findings()))
+    assert finding.problem.startswith("Could not determine home directory")
+    assert finding.mend.startswith("export MLP_ACCEL_CACHE_DIR=")
 
 
 def test_wrong_values_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,9 @@ _UNFUSED = cpu_options.ParallelOptions({"fusion": False})
 
 logger = logging.getLogger("mlp_accel")
 
+c_functions: list[Any] = []
+"""What `c_function` has compiled in this process: their code is called for as long as it runs."""
+
 TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
 FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.startswith("+"))
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
@@ -115,7 +118,9 @@ def c_function(function: Callable[..., int], signature: Any) -> Any:
     address it is left alone.
     """
     with _caching() as cache:
-        return numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache, _nrt=False)(function)
+        compiled = numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache, _nrt=False)(function)
+    c_functions.append(compiled)
+    return compiled
 
 
 def inlined(function: F) -> F:

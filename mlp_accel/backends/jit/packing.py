@@ -27,8 +27,8 @@ from mlp_accel.backends.jit.memory import (
 )
 from mlp_accel.backends.jit.simd import CHUNK
 
-MAX_NUMBER = 1 << 16
-"""Pixels and images of a minibatch have 16 bits in an entry."""
+MAX_PIXELS = 1 << 16
+"""The number of a pixel has 16 bits in an entry."""
 
 SAMPLE = 1000
 """Images that are looked at to see which pixels are used."""
@@ -59,7 +59,7 @@ def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
     """The lists of images ``(n, n_in)``, or None if so few pixels are zero that the lists would not pay."""
     n, n_in = x.shape
     used = np.count_nonzero(x[:: max(1, n // SAMPLE)], axis=0) / len(x[:: max(1, n // SAMPLE)])
-    if used.mean() > SPARSE or n_in > MAX_NUMBER:
+    if used.mean() > SPARSE or n_in > MAX_PIXELS:
         return None
     work = np.concatenate([[0], np.cumsum(used + 0.01)])
     pixels, counts, stops = np.ascontiguousarray(x).reshape(-1), np.empty(n, np.int64), np.empty(n, np.int64)
@@ -95,8 +95,11 @@ def pack_data(x: PixelLists, y: Any, order: Any, network: Network, n_threads: in
     values = aligned_zeros(256, dtype)
     values[:] = np.arange(256) * dtype(1.0 / 255.0)
     in_order = x.in_order if len(order) <= x.in_order.shape[1] else np.empty((3, len(order)), np.int64)
-    if not pixel_lists.follow_order(order, x.starts, x.stops, y, in_order):
-        raise IndexError(f"the order must hold numbers of the {len(x.starts)} images")
+    n_classes = int(network.layers[-1, N_OUT])
+    if not pixel_lists.follow_order(order, x.starts, x.stops, y, n_classes, in_order):
+        raise IndexError(
+            f"the order must hold numbers of the {len(x.starts)} images, the labels numbers of the {n_classes} classes"
+        )
     starts, stops, labels = in_order[:, : len(order)]
     return Data(x.entries, starts, stops, labels, values, shares)
 

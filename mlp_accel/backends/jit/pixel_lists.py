@@ -49,11 +49,11 @@ def list_pixels(pixels: Any, n_in: int, entries: Any, starts: Any, stops: Any) -
 
 
 @jit()
-def follow_order(order: Any, starts: Any, stops: Any, labels: Any, to: Any) -> bool:
-    """Put where the lists begin and end, and the labels, in the order of an epoch; false if it names an image that is not there."""
+def follow_order(order: Any, starts: Any, stops: Any, labels: Any, n_classes: int, to: Any) -> bool:
+    """Put where the lists begin and end, and the labels, in the order of an epoch; false if there is no such image or class."""
     for i in range(order.shape[0]):
         image = order[i]
-        if not 0 <= image < starts.shape[0]:
+        if not 0 <= image < starts.shape[0] or not 0 <= labels[image] < n_classes:
             return False
         to[0, i], to[1, i], to[2, i] = starts[image], stops[image], labels[image]
     return True

@@ -1,4 +1,4 @@
-"""JAX: gradients by `jax.value_and_grad`, the whole epoch compiled, its steps a `lax.scan`."""
+"""JAX: gradients by `jax.grad`, the whole epoch compiled, its steps a `lax.scan`."""
 
 from __future__ import annotations
 

@@ -47,6 +47,15 @@ def assert_same(result: Result, reference: Result, tolerance: float) -> None:
     np.testing.assert_allclose(result[1], reference[1], rtol=tolerance)
 
 
+def test_the_accuracy_is_that_of_the_shared_loop() -> None:
+    x, y = images(300, 90, 0.2), np.random.default_rng(1).integers(0, 10, 300)
+    results = [
+        train(*engine, x, y, [90, 20, 10], epochs=4, learning_rate=1.0) for engine in (("numba", "float32"), ("numpy", "float64"))
+    ]
+    assert results[1][2] > 0.3
+    assert results[0][2] == pytest.approx(results[1][2], abs=1.01 / 300)  # a tie may be broken by the last bit
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     n_in=st.integers(1, 200),
