@@ -1,6 +1,6 @@
 """The Numba backend and the NumPy backend against the peers, network by network.
 
-    python benchmarks/cpu_study.py    # about 12 minutes; --only 784-32-10 measures the cells of that name anew
+    python benchmarks/cpu_study.py    # about 20 minutes; --only 784-32-10 measures the cells of that name anew
 
 Each cell is a run of `mlp-accel bench` with the peers that can be fastest, all engines taking turns epoch by epoch. The results
 stand in ``benchmarks/results/cpu_study.json``, which is written after each cell.
@@ -62,7 +62,7 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
         "data": "mnist",
         "n_train": 60_000,
     }
-    epochs = 15 if max(hidden) < 128 else 7 if max(hidden) < WIDE else 5
+    epochs = 15 if max(hidden) < WIDE else 9
     return run_benchmark(["numba", "numpy", *peers], config, epochs, say)
 
 
