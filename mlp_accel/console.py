@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -74,62 +73,6 @@ def progress_bar(console: Console, total: int, label: str) -> Iterator[Callable[
         yield lambda note: progress.update(task, advance=1, note=note, refresh=True)
 
 
-def bench_table(result: dict[str, Any]) -> Table:
-    """The results as a table, one row per engine."""
-    config = result["config"]
-    network = "-".join(str(size) for size in config["layer_sizes"])
-    where = "MNIST" if config["data"] == "mnist" else config["data"]
-    title = (
-        f"{where}, {network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads"
-    )
-    table = Table(title=f"Seconds per epoch: {title}", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("backend", style="bold", no_wrap=True)
-    for heading in ("median", "min", "quartiles", "× numpy", "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows = result["results"]
-    measured = [*rows, result["reference"]] if "reference" in result else rows
-    medians = {row["name"]: row["epoch_seconds"]["median"] for row in measured if row["epoch_seconds"]}
-    for row in rows:
-        table.add_row(row["name"], *_bench_cells(row, medians))
-    return table
-
-
-def bench_notes(result: dict[str, Any]) -> list[str]:
-    """What must be said beside the table."""
-    environment, config = result["environment"], result["config"]
-    notes = [f"{row['name']}: {row['status']}: {row['reason']}" for row in result["results"] if row["status"] != "ok"]
-    cores = f"{environment['cores']} cores"
-    notes.append(
-        f"{environment['cpu']}, {cores}, Python {environment['python']}, NumPy {environment['numpy']}; {environment['date']}"
-    )
-    notes.append(f"medians of {config['epochs']} steady epochs after {config['warm_up_epochs']} to warm up, engines taking turns")
-    compiled = [f"{row['name']}: {row['compiled_code']}" for row in result["results"] if row.get("compiled_code")]
-    if compiled:
-        notes.append(f"code that the cold start needed: {', '.join(compiled)}")
-    if config["short"]:
-        notes.append("a short run: too few epochs to quote")
-    if not config["fused"] or any(row.get("path", "ops") != "ops" for row in result["results"]):
-        paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
-        notes.append(f"paths taken: {paths or 'none'}")
-    measured = {row["name"] for row in result["results"] if row["status"] == "ok"}
-    for row in result.get("until", {"results": []})["results"]:
-        if row["name"] in measured:
-            notes.append(until_line(row, result["until"]))
-    if result.get("interrupted"):
-        notes.append("interrupted: only what was measured until then")
-    return notes
-
-
-def until_line(row: dict[str, Any], until: dict[str, Any]) -> str:
-    """How long an engine trained to the accuracy that was asked for."""
-    target = f"{row['name']} to {until['accuracy']:.2%} on the test set"
-    if row["seconds"] is None:
-        return f"{target}: {row['status']}: {row['reason']}"
-    seconds, seeds = row["seconds"], len(row["epochs"])
-    spread = f"{_seconds(seconds['min'])}–{_seconds(max(seconds['samples']))}"
-    return f"{target}: {_seconds(seconds['median'])} s of training, the median of {seeds} seeds ({spread} s)"
-
-
 def doctor_table(report: dict[str, Any]) -> Table:
     """The backends as a table, one row each."""
     table = Table(title=f"mlp_accel {report['mlp_accel']}, Python {report['python']}")
@@ -163,24 +106,3 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
 def finding_lines(report: dict[str, Any]) -> list[str]:
     """What is wrong and what mends it."""
     return [f"problem: {finding['problem']}\n    to mend it: {finding['mend']}" for finding in report["findings"]]
-
-
-def _bench_cells(row: dict[str, Any], medians: dict[str, float]) -> list[str | Text]:
-    seconds = row["epoch_seconds"]
-    if not seconds:
-        return ["–", "–", Text(row["status"], style="yellow"), *["–"] * 5]
-    speed = f"{medians['numpy'] / seconds['median']:.2f}" if "numpy" in medians else "–"
-    return [
-        _seconds(seconds["median"]),
-        _seconds(seconds["min"]),
-        f"{_seconds(seconds['q1'])}–{_seconds(seconds['q3'])}",
-        speed,
-        f"{row['cold_start_seconds']:.2f}",
-        _seconds(row["transfer_seconds"]),
-        f"{row['loss'][-1]:.4f}",
-        "–" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}",
-    ]
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.4f}" if value < 10 else f"{value:.1f}"

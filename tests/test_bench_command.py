@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlp_accel.backends import unavailable
+from mlp_accel.benchmarking.tables import roofline_table, sweep_lines
 from tests.commands import assert_clear_error, run
 
 
@@ -55,7 +56,7 @@ def test_bench_writes_a_report_with_sweeps_and_the_time_to_an_accuracy(clouds: P
     html, json_file = tmp_path / "r.html", tmp_path / "r.json"
     result = run(
         *("bench", "--backends", "numpy,numpy-handwritten", "--data", clouds, "--epochs", 1, "--learning-rate", 0.1),
-        *("--sweep-batch", "32,128", "--until", 0.7, "--html", html, "--json", json_file),
+        *("--sweep-batch", "32,128", "--until", 0.7, "--roofline", "--html", html, "--json", json_file),
     )
     assert result.returncode == 0, result.stderr
     content = json.loads(json_file.read_text())
@@ -63,7 +64,24 @@ def test_bench_writes_a_report_with_sweeps_and_the_time_to_an_accuracy(clouds: P
     assert [cell["value"] for cell in content["sweeps"][0]["cells"]] == [32, 128]
     assert content["until"]["accuracy"] == 0.7
     assert "numpy-handwritten to 70.00% on the test set" in result.stdout
-    assert html.read_text().count("<svg") == 4
+    _, _, sweep = result.stdout.partition("Seconds per epoch by batch size")
+    for cell in content["sweeps"][0]["cells"]:
+        medians = [f"{row['epoch_seconds']['median']:.4f}" for row in cell["results"]]
+        assert [str(cell["value"]), *medians] in [line.split() for line in sweep.splitlines()]
+    assert re.search(r"numpy dense_gradient +\d+\.\d", sweep)
+    assert html.read_text().count("<svg") == 5
+
+
+@pytest.mark.parametrize(("flops", "percent"), [(4e9, "50%"), (1e6, "5%")])
+def test_the_roofline_is_the_lower_of_both_limits(flops: float, percent: str) -> None:
+    op = {"op": "dense", "flops": flops, "bytes": 2e7, "seconds": 1e-1}
+    found = [{"name": "numpy", "peak_flops": 8e10, "bandwidth": 4e9, "ops": [op]}]
+    assert [str(cell) for cell in roofline_table(found).columns[-1].cells] == [percent]
+
+
+def test_who_overtakes_whom_is_said() -> None:
+    sweep = {"parameter": "hidden", "crossovers": [{"value": 70.4, "faster_below": "numpy", "faster_above": "numba"}]}
+    assert sweep_lines(sweep) == ["numba is faster than numpy from about 70 hidden units on"]
 
 
 def test_peers_are_measured_beside_the_backends_that_were_named(clouds: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import datasets
-from mlp_accel.console import bench_notes, bench_table, output_console, print_table, progress_bar
+from mlp_accel.console import output_console, print_table, progress_bar
 from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import write_json
@@ -70,6 +70,7 @@ def bench(
 ) -> None:
     """Measure epoch times of all backends, taking turns, and check that each computes the right thing."""
     from mlp_accel.benchmarking.suite import Extras, run_suite
+    from mlp_accel.benchmarking.tables import bench_notes, bench_table, roofline_table, sweep_lines, sweep_table
 
     settings = read_settings(
         RECIPES["default"],
@@ -118,6 +119,15 @@ def bench(
         result = run_suite(names, config, settings.epochs, extras, report, timeout)
     if json_file:
         write_json(json_file, result)
+    print_table(console, bench_table(result))
+    for note in bench_notes(result):
+        console.print(note)
+    for sweep in result.get("sweeps", []):
+        print_table(console, sweep_table(sweep))
+        for line in sweep_lines(sweep):
+            console.print(line)
+    if result.get("roofline"):
+        print_table(console, roofline_table(result["roofline"]))
     if plot:
         from mlp_accel.benchmarking.figures import plot_bench
         from mlp_accel.plots import save_figure
@@ -127,9 +137,6 @@ def bench(
         from mlp_accel.benchmarking.report import write_report
 
         write_report(result, html)
-    print_table(console, bench_table(result))
-    for note in bench_notes(result):
-        console.print(note)
     for path in (None if json_file == "-" else json_file, plot, html):
         if path:
             console.print(f"wrote {path}")
