@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
 from mlp_accel.backends.jit.compiler import FEATURES, VECTOR_BYTES
 
-HAS_COMPRESS = "avx512vbmi2" in FEATURES
-"""Whether the CPU can pick the marked bytes of a vector; LLVM's substitute is slower than a plain loop."""
+HAS_COMPRESS = "avx512vbmi2" in FEATURES and binding.llvm_version_info >= (20,)
+"""Whether the CPU can pick the marked bytes of a vector, and LLVM knows that; its substitute is slower than a plain loop."""
 
 CHUNK = 64
 """Bytes that `compress` reads."""
