@@ -43,7 +43,6 @@ class PixelLists(NamedTuple):
     It takes 4 bytes for each pixel that is not zero.
     """
 
-    images: npt.NDArray[np.uint8]
     entries: npt.NDArray[np.uint32]
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
@@ -67,7 +66,7 @@ def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists | None:
     ends = np.cumsum(-(-counts // UNROLL) * UNROLL)
     entries, starts = aligned_empty(int(ends[-1]) + CHUNK, np.uint32), np.concatenate([[0], ends[:-1]])
     pixel_lists.list_pixels(pixels, n_in, entries, starts, stops)
-    return PixelLists(x, entries, starts, stops, np.empty((3, n), np.int64), work, {})
+    return PixelLists(entries, starts, stops, np.empty((3, n), np.int64), work, {})
 
 
 def train_epoch(
