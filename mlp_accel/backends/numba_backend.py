@@ -139,8 +139,9 @@ class NumbaBackend(Backend):
 
     def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
         _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
-        weights, bias = out if out is not None else (None, None)
-        weights, bias = self._result(weights, (x.shape[1], delta.shape[1])), self._result(bias, delta.shape[1:])
+        shapes = (x.shape[1], delta.shape[1]), delta.shape[1:]
+        weights, bias = out if out is not None else map(self.empty, shapes)
+        _need((weights.shape, bias.shape) == shapes, f"out must have the shapes {shapes}", weights, bias)
         zeros = self._zeros
         if zeros.shape[0] < delta.shape[1]:
             zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)

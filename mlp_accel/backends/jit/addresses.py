@@ -13,7 +13,7 @@ types: Any = _types  # incomplete
 
 
 def array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any]) -> Any:
-    """An array in C order of the type `kind` at an address: nobody counts references to it."""
+    """An array in C order of the type `kind` at an address. Nobody counts references to it: its memory must outlive it."""
     value = context.make_array(kind)(context, builder)
     size = ir.Constant(INDEX, kind.dtype.bitwidth // 8)
     strides = [size] if kind.ndim == 1 else [builder.mul(shape[1], size), size]
@@ -24,7 +24,7 @@ def array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any])
 
 @emitted
 def array_at(typing_context: Any, address: Any, length: Any, like: Any) -> Any:
-    """The flat array at an address."""
+    """The flat array at an address, of the type of the scalar `like`, which may be known as a constant."""
     signature = types.unliteral(like)[::1](address, length, like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
