@@ -11,6 +11,10 @@ class SettingError(MlpAccelError, ValueError):
     """A setting (argument, option or environment variable) has a value that it cannot have."""
 
 
+class RecordingError(SettingError, TypeError):
+    """An elementwise function does something that cannot be recorded; the message says what to write instead."""
+
+
 def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, else a SettingError that lists them."""
     if value not in choices:
@@ -58,6 +62,10 @@ class ParameterFileError(MlpAccelError, ValueError):
 
 class OutputError(MlpAccelError, OSError):
     """A file that was asked for cannot be written."""
+
+
+class PathError(MlpAccelError, RuntimeError):
+    """A path that was asked for by name cannot be taken."""
 
 
 class DeviceMemoryError(MlpAccelError, MemoryError):

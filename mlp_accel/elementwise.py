@@ -1,0 +1,377 @@
+"""Elementwise functions, written once in plain Python and lowered to every target.
+
+An activation or an update rule is an ordinary function of numbers. Called with symbols in place of numbers it is *recorded*: a list
+of assignments, each subexpression once, which is then evaluated with any array module or printed as source for NumPy, Numba or
+CUDA C. What is the same for all elements of a step (a learning rate, ``1 - beta2**step``) is *uniform*: it is computed on the host,
+once a step and in float64.
+
+The functions here (`exp`, `tanh`, `where`, …) take symbols, numbers and NumPy arrays, so a function that is made of them can be
+tried out, and is checked, as it stands. An ``if``, ``==`` or ``float()`` on a symbol is an error: it could not be recorded.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from mlp_accel.errors import RecordingError
+
+Operand: TypeAlias = str | float
+"""A name or a constant."""
+
+COMPARISONS = ("<", "<=", ">", ">=")
+LOGICAL = ("&", "|")
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sqrt", "abs", "maximum", "minimum", "where")
+
+_PYTHON: dict[str, Callable[..., Any]] = {
+    **{"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": operator.pow, "negative": operator.neg},
+    **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "&": np.logical_and, "|": np.logical_or},
+    **{name: getattr(np, name) for name in FUNCTIONS},
+}
+
+
+class Symbol:
+    """A number that is not known yet: records what is done with it."""
+
+    def __init__(self, op: str, *arguments: Any, uniform: bool = False) -> None:
+        self.op, self.arguments, self.uniform = op, arguments, uniform
+
+    @property
+    def boolean(self) -> bool:
+        """Whether it is a condition."""
+        return self.op in (*COMPARISONS, *LOGICAL)
+
+    def __add__(self, other: Any) -> Any:
+        return _apply("+", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _apply("+", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _apply("-", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _apply("-", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _apply("*", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _apply("*", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _apply("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _apply("/", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        if isinstance(other, int) and 1 <= other <= 8 and not self.uniform:
+            result = self
+            for _ in range(other - 1):
+                result = result * self
+            return result
+        return _power(self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return _power(other, self)
+
+    def __neg__(self) -> Any:
+        return _apply("negative", self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return _apply("abs", self)
+
+    def __lt__(self, other: Any) -> Any:
+        return _apply("<", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return _apply("<=", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return _apply(">", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return _apply(">=", self, other)
+
+    def __and__(self, other: Any) -> Any:
+        return _apply("&", self, other)
+
+    def __or__(self, other: Any) -> Any:
+        return _apply("|", self, other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> NoReturn:  # type: ignore[override]
+        raise RecordingError("== and != cannot be recorded; write where(abs(a - b) < tolerance, …), or compare by <, <=, > or >=")
+
+    __ne__ = __eq__  # type: ignore[assignment]
+
+    def __bool__(self) -> NoReturn:
+        raise RecordingError("an if, and, or, min or max on a value cannot be recorded; write where(condition, a, b) or maximum(a, b)")
+
+    def _no_number(self) -> NoReturn:
+        raise RecordingError("a value cannot be made a number while it is recorded; use the functions of mlp_accel.elementwise")
+
+    __float__ = __int__ = __index__ = __complex__ = _no_number
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *arguments: Any, **keywords: Any) -> NoReturn:
+        known = ufunc.__name__ if ufunc.__name__ in FUNCTIONS else "exp, tanh, where and the like"
+        raise RecordingError(f"np.{ufunc.__name__} cannot be recorded; use {known} of mlp_accel.elementwise")
+
+
+def exp(x: Any) -> Any:
+    """``e**x``."""
+    return _apply("exp", x)
+
+
+def expm1(x: Any) -> Any:
+    """``exp(x) - 1``, accurate near 0."""
+    return _apply("expm1", x)
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm."""
+    return _apply("log", x)
+
+
+def log1p(x: Any) -> Any:
+    """``log(1 + x)``, accurate near 0."""
+    return _apply("log1p", x)
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    return _apply("tanh", x)
+
+
+def sqrt(x: Any) -> Any:
+    """Square root."""
+    return _apply("sqrt", x)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger one; NaN if one of them is NaN."""
+    return _apply("maximum", a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller one; NaN if one of them is NaN."""
+    return _apply("minimum", a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, else `b`; both are computed."""
+    if not _recording(condition, a, b):
+        return np.where(condition, a, b)
+    if isinstance(condition, Symbol) and not condition.boolean:
+        raise RecordingError("the condition of where must be a comparison, such as z > 0")
+    if not isinstance(condition, Symbol):
+        return a if condition else b
+    return _apply("where", condition, a, b)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; NaN stays NaN."""
+    return where(x > 0, 1.0, where(x < 0, -1.0, x))
+
+
+def _recording(*arguments: Any) -> bool:
+    return any(isinstance(argument, Symbol) for argument in arguments)
+
+
+def _is(value: Any, number: float) -> bool:
+    return not isinstance(value, Symbol) and value == number
+
+
+def _apply(op: str, *arguments: Any) -> Any:
+    """A number from numbers, a symbol from symbols. A factor of 0, a term of 0 and a factor of 1 are left out."""
+    if not _recording(*arguments):
+        return _PYTHON[op](*arguments)
+    for argument in arguments:
+        if not isinstance(argument, Symbol | int | float | np.number):
+            raise RecordingError(f"{argument!r} of type {type(argument).__name__} cannot be recorded; use numbers")
+    a, b = arguments[0], arguments[-1]
+    if op in ("+", "-") and _is(b, 0):
+        return a
+    if op == "+" and _is(a, 0):
+        return b
+    if op == "*" and (_is(a, 0) or _is(b, 0)):
+        return 0.0
+    if op in ("*", "/") and _is(b, 1):
+        return a
+    if op == "*" and _is(a, 1):
+        return b
+    if op == "/" and _is(a, 0):
+        return 0.0
+    if op == "-" and _is(a, 0):
+        op, arguments = "negative", (b,)
+    return Symbol(op, *arguments, uniform=all(not isinstance(x, Symbol) or x.uniform for x in arguments))
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if any(isinstance(x, Symbol) and not x.uniform for x in (base, exponent)):
+        raise RecordingError("** needs a whole number from 1 to 8 behind it, or two values that are the same for all elements")
+    return _apply("**", base, exponent)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``name = op(operands)``."""
+
+    name: str
+    op: str
+    operands: tuple[Operand, ...]
+
+    @property
+    def boolean(self) -> bool:
+        """Whether it is a condition."""
+        return self.op in (*COMPARISONS, *LOGICAL)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a function computes.
+
+    Attributes
+    ----------
+    elements : tuple of str
+        Names of the arguments that differ from element to element: ``a0``, ``a1``, ….
+    assignments : tuple of Assignment
+        In order; each assigns a name of its own, ``t0``, ``t1``, ….
+    results : tuple of str or float
+        What the function returns: names, or constants.
+    columns : tuple of Symbol
+        Uniform values that it needs, ``u0``, ``u1``, …: for `uniform_values`.
+    """
+
+    elements: tuple[str, ...]
+    assignments: tuple[Assignment, ...]
+    results: tuple[Operand, ...]
+    columns: tuple[Symbol, ...]
+
+    @property
+    def uniforms(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(f"u{i}" for i in range(len(self.columns)))
+
+    def __call__(self, xp: Any, elements: Sequence[Any], uniforms: Sequence[Any] = ()) -> tuple[Any, ...]:
+        """Evaluate it with the array module `xp` (a Python array API standard one): one array for each result.
+
+        `elements` are arrays of one shape and dtype, `uniforms` numbers or 0-d arrays of that dtype.
+        """
+        like = elements[0]
+        known: dict[Operand, Any] = dict(zip((*self.elements, *self.uniforms), (*elements, *uniforms), strict=True))
+
+        def array(operand: Operand) -> Any:
+            """Functions of the standard want arrays where operators take numbers."""
+            value = known.get(operand, operand)
+            return xp.full_like(like, value) if isinstance(value, float | int) or value.ndim == 0 else value
+
+        for line in self.assignments:
+            if line.op in FUNCTIONS:
+                value = getattr(xp, line.op)(*map(array, line.operands))
+            elif line.op in LOGICAL:
+                value = (xp.logical_and if line.op == "&" else xp.logical_or)(*map(array, line.operands))
+            else:
+                value = _PYTHON[line.op](*(known.get(operand, operand) for operand in line.operands))
+            known[line.name] = value
+        return tuple(array(result) for result in self.results)
+
+
+def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] = ()) -> Record:
+    """Record what `function` does with that many elements, followed by uniform arguments.
+
+    Parameters
+    ----------
+    function : callable
+        Of numbers; returns a number or a tuple of them.
+    elements : int
+        How many of its first arguments differ from element to element.
+    uniforms : sequence of str or float
+        The other arguments: a name for one that is not known yet, or its value.
+
+    Raises
+    ------
+    RecordingError
+        If the function does what cannot be recorded, or returns something else.
+    """
+    name = getattr(function, "__name__", repr(function))
+    symbols = [Symbol("name", f"a{i}") for i in range(elements)]
+    known = [Symbol("name", value, uniform=True) if isinstance(value, str) else value for value in uniforms]
+    try:
+        result = function(*symbols, *known)
+    except RecordingError as error:
+        raise RecordingError(f"{name}: {error}") from None
+    except TypeError as error:
+        raise RecordingError(f"{name} cannot be recorded: {error}; use the functions of mlp_accel.elementwise") from error
+    results = result if isinstance(result, tuple) else (result,)
+    for value in results:
+        if not isinstance(value, Symbol | int | float | np.number) or (isinstance(value, Symbol) and value.boolean):
+            raise RecordingError(f"{name} must return a number, or a tuple of them; it returns {value!r}")
+    return _assignments(symbols, results)
+
+
+def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
+    lines: dict[tuple[Any, ...], str] = {}
+    columns: dict[tuple[Any, ...], Symbol] = {}
+
+    def key_of(value: Any) -> Any:
+        return (value.op, *map(key_of, value.arguments)) if isinstance(value, Symbol) else value
+
+    def assign(op: str, *operands: Operand) -> str:
+        return lines.setdefault((op, *operands), f"t{len(lines)}")
+
+    seen: dict[int, Operand] = {}  # a symbol that is used twice is visited once
+
+    def visit(value: Any) -> Operand:
+        if not isinstance(value, Symbol):
+            return float(value)
+        if id(value) not in seen:
+            seen[id(value)] = operand_of(value)
+        return seen[id(value)]
+
+    def operand_of(value: Symbol) -> Operand:
+        if value.uniform:
+            key = key_of(value)
+            columns.setdefault(key, value)
+            name = f"u{list(columns).index(key)}"
+            return assign(">", name, 0.5) if value.boolean else name
+        if value.op == "name":
+            return str(value.arguments[0])
+        return assign(value.op, *map(visit, value.arguments))
+
+    operands = tuple(visit(result) for result in results)
+    assignments = tuple(Assignment(name, op, tuple(names)) for (op, *names), name in lines.items())
+    return Record(tuple(str(s.arguments[0]) for s in symbols), assignments, operands, tuple(columns.values()))
+
+
+def uniform_values(columns: Sequence[Symbol], values: dict[str, Any]) -> Any:
+    """The columns for given values of the uniform arguments, which may be arrays, one number for each step.
+
+    Returns
+    -------
+    array (n_steps, n_columns)
+        float64.
+    """
+    n_steps = max((np.size(value) for value in values.values()), default=1)
+
+    def evaluate(value: Any) -> Any:
+        if not isinstance(value, Symbol):
+            return value
+        if value.op == "name":
+            return np.asarray(values[value.arguments[0]], np.float64)
+        return _PYTHON[value.op](*map(evaluate, value.arguments))
+
+    table = np.empty((n_steps, len(columns)))
+    for position, column in enumerate(columns):
+        table[:, position] = evaluate(column)
+    return table
