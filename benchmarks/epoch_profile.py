@@ -1,11 +1,11 @@
-"""Where the time of an epoch goes: 784-32-10 in batches of 128 on the Numba backend, against what the machine allows.
+"""Where the time of an epoch goes: 784-32-10 in batches of 128 on Numba's sparse path, against what the machine allows.
 
     python benchmarks/epoch_profile.py    # half a minute
 
 The parts of a step are timed where they are, by a clock around each in the loop of an epoch: on one thread, and on two, for each
 of which a part takes the mean of both; what they spend outside of all parts is starting, joining and waiting for each other. The
 largest pieces of work are also run by themselves, for as many steps. All is of the fastest of `REPEATS` epochs. Whole epochs are
-those of the backend, preparation of its memory included. Written to ``benchmarks/results/epoch_profile.json``.
+those of a training by that path, with the order of the samples. Written to ``benchmarks/results/epoch_profile.json``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel import get_backend, init_params, load
-from mlp_accel.backends.jit import packing, pixel_epoch
+from mlp_accel.activations import find_activation
+from mlp_accel.backends.jit import pixel_epoch, pixel_lists
 from mlp_accel.backends.jit.addresses import call
 from mlp_accel.backends.jit.compiler import MATH, numba
-from mlp_accel.backends.jit.memory import table_of
+from mlp_accel.backends.jit.memory import Data, table_of
 from mlp_accel.backends.jit.pixel_epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
 from mlp_accel.backends.jit.pixel_step import first_layer, softmax_errors, update_first_layer
+from mlp_accel.backends.jit.sparse import SparsePath, SparseRun
+from mlp_accel.backends.numba_backend import NumbaBackend
+from mlp_accel.backends.paths import State, Task
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.benchmarking.roofline import bandwidth, peak_flops
+from mlp_accel.datasets import Dataset
 from mlp_accel.files import write_json
-from mlp_accel.training import SGDStep
+from mlp_accel.optimizers import OPTIMIZERS, Optimizer
+from mlp_accel.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
-HIDDEN, BATCH, IMAGES, RATE = 32, 128, 60_000, np.float32(0.1)
+HIDDEN, BATCH, IMAGES, RATE, ONE = 32, 128, 60_000, 0.1, np.float32(1)
 STEPS = -(-IMAGES // BATCH)
 REPEATS = 15
 
@@ -52,29 +58,29 @@ def timed_epoch(run: int, table: int, n_tasks: int, ns: Any) -> None:
                     batch = step - 1 if part < FORWARD else step
                     if 0 <= batch < STEPS:
                         CLOCK(MONOTONIC, now.ctypes)
-                        call(run, (part, np.int64(task), table, batch, BATCH, RATE, 1, 0))
+                        call(run, (part, np.int64(task), table, batch, BATCH, ONE))
                         CLOCK(MONOTONIC, now[2:].ctypes)
                         ns[task, part] += (now[2] - now[0]) * 1_000_000_000 + now[3] - now[1]
         if step < STEPS:
-            call(run, (LOSSES, 0, table, step, BATCH, RATE, 1, 0))
+            call(run, (LOSSES, 0, table, step, BATCH, ONE))
 
 
-def first_products(data: Any, network: Any, scratch: Any) -> None:
+def first_products(data: Any, rules: Any, network: Any, scratch: Any) -> None:
     """The products with the weights of the first layer."""
     for step in range(IMAGES // BATCH):
         first_layer(data, network, scratch, step * BATCH, 0, 0, BATCH)
 
 
-def softmaxes(data: Any, network: Any, scratch: Any) -> None:
+def softmaxes(data: Any, rules: Any, network: Any, scratch: Any) -> None:
     """Softmax, what the loss is made of, and the errors at the logits."""
     for step in range(IMAGES // BATCH):
-        softmax_errors(data, network, scratch, step * BATCH, 0, BATCH, BATCH, False)
+        softmax_errors(data, rules, network, scratch, step * BATCH, 0, BATCH, BATCH)
 
 
-def first_updates(data: Any, network: Any, scratch: Any) -> None:
+def first_updates(data: Any, rules: Any, network: Any, scratch: Any) -> None:
     """The updates of the first layer, on lists of the same few images, which are in the cache as they are in an epoch."""
     for _ in range(IMAGES // BATCH):
-        update_first_layer(data, network, scratch, 0, BATCH, 0, 0, np.float32(0))
+        update_first_layer(data, rules, network, scratch, 0, 0, BATCH, 0, 0)
 
 
 def compiled(function: Callable[..., None], parallel: Any = False) -> Any:
@@ -93,41 +99,63 @@ def fastest(work: Callable[[], object]) -> float:
     return min(times)
 
 
+def sparse_run(mnist: Dataset) -> SparseRun:
+    """A training by the sparse path, on as many threads as are granted now."""
+    rule = Optimizer.record_for([OPTIMIZERS["sgd"]])
+    task = Task((784, HIDDEN, 10), BATCH, "float32", "uint8", 0.2, find_activation("tanh"), "exact", rule)
+    states = [State(list(init_params(task.layer_sizes, 0)), [[] for _ in range(2)])]
+    run = SparsePath(NumbaBackend()).start(task, states, mnist.x_train, mnist.y_train.astype(np.int64))
+    assert isinstance(run, SparseRun)
+    return run
+
+
+def epoch_inputs(run: SparseRun, order: npt.NDArray[Any], rate: float) -> Data:
+    """What an epoch in this order takes."""
+    place = run.places[0]
+    assert pixel_lists.follow_order(order, run.lists.starts, run.lists.stops, run.y, 10, place.in_order)
+    starts, stops, labels = place.in_order
+    return Data(run.lists.entries, starts, stops, labels, run.values, run.shares, np.full(STEPS, rate, np.float32))
+
+
 def main() -> None:
     """Measure, print and write."""
-    report, data = environment(), load("mnist")
-    params = [(w.astype(np.float32), b.astype(np.float32)) for w, b in init_params([784, HIDDEN, 10], 0)]
-    lists = packing.list_pixels(data.x_train)
-    assert lists is not None
-    rng, y = np.random.default_rng(0), data.y_train
+    report, mnist = environment(), load("mnist")
+    rng = np.random.default_rng(0)
 
     def timed(n_threads: int) -> tuple[float, npt.NDArray[np.float64]]:
         """Seconds of the fastest epoch, and of its parts."""
-        network = packing.pack_network(params, BATCH, n_threads)
-        scratch, run = packing.allocate_scratch(network, BATCH, STEPS), pixel_epoch.address_of_run_part("float32")
+        run, address = sparse_run(mnist), pixel_epoch.address_of_run_part("float32")
         kernel = compiled(timed_epoch, {"fusion": False} if n_threads > 1 else False)
         found = []
         for _ in range(1 + REPEATS):  # the first one compiles
-            inputs = packing.pack_data(lists, y, rng.permutation(IMAGES), network, n_threads)
+            inputs = epoch_inputs(run, rng.permutation(IMAGES), RATE)
             ns = np.zeros((n_threads, 8), np.int64)  # tasks do not write to each other's cache lines
-            table = table_of(inputs, network, scratch)
+            table = table_of(inputs, run.rules, run.places[0].network, run.places[0].scratch)
             start = time.perf_counter()
-            kernel(run, table.ctypes.data, n_threads, ns)
+            kernel(address, table.ctypes.data, n_threads, ns)
             found.append((time.perf_counter() - start, ns.mean(axis=0) / 1e9))
         return min(found[1:], key=lambda pair: pair[0])
 
-    def alone(part: Callable[[Any, Any, Any], None]) -> float:
-        network = packing.pack_network(params, BATCH, 1)
-        inputs = packing.pack_data(lists, y, rng.permutation(IMAGES), network, 1)
-        scratch = packing.allocate_scratch(network, BATCH, STEPS)
-        pixel_epoch.train_epoch(inputs, network, scratch, BATCH, RATE, 1, False)  # there must be numbers in the scratch
-        kernel = compiled(part)
-        return fastest(lambda: kernel(inputs, network, scratch))
+    def alone(part: Callable[[Any, Any, Any, Any], None]) -> float:
+        with get_backend("numba").limit_threads(1):
+            run = sparse_run(mnist)
+            order, place = rng.permutation(IMAGES), run.places[0]
+            memory = run.rules, place.network, place.scratch
+            pixel_epoch.train_epoch(epoch_inputs(run, order, RATE), *memory, BATCH)  # there must be numbers in the scratch
+            inputs, kernel = epoch_inputs(run, order, 0.0), compiled(part)
+            return fastest(lambda: kernel(inputs, *memory))
 
     def whole(n_threads: int) -> float:
-        with get_backend("numba").limit_threads(n_threads):
-            step = SGDStep(float(RATE))
-            return fastest(lambda: packing.train_epoch(step, params, lists, y, rng.permutation(IMAGES), BATCH, n_threads))
+        numba_backend = get_backend("numba")
+        with numba_backend.limit_threads(n_threads):
+            trainer = Trainer(
+                *(mnist.x_train, mnist.y_train, [init_params([784, HIDDEN, 10], 0)], numba_backend),
+                batch_size=BATCH,
+                learning_rates=[RATE],
+                path=SparsePath.name,
+                threads=n_threads,
+            )
+            return fastest(trainer.epoch)
 
     products, softmax, updates = alone(first_products), alone(softmaxes), alone(first_updates)
     columns: dict[str, dict[str, float]] = {}
@@ -140,9 +168,9 @@ def main() -> None:
             "errors of the first layer": parts[ERRORS],
             "gradients and updates": parts[UPDATE],
             "starting, joining, waiting, sums of the losses": seconds - parts.sum(),
-            "whole epoch of the backend, its order and its memory prepared": whole(n_threads),
+            "whole epoch of a training, with the order of the samples": whole(n_threads),
         }
-    used = int((lists.stops - lists.starts).sum())
+    used = int(np.count_nonzero(mnist.x_train))
     numpy = get_backend("numpy")
     with numpy.limit_threads(1):
         peak, memory = peak_flops(numpy), bandwidth(numpy)

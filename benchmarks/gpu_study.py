@@ -5,7 +5,7 @@
     python benchmarks/gpu_study.py --only probe,epochs  # some stages
 
 Each stage leaves ``gpu_STAGE.json`` in the output folder, in the form of the result files of ``mlp-accel bench``, written again
-after each row, so a stage that is cut short keeps what it has. Rows are named ``cupy-PATH``, peers by their own names. Needs
+after each row, so a stage that is cut short keeps what it has. Rows are known by backend and path, peers by their names. Needs
 NumPy, threadpoolctl and CuPy; the peers need PyTorch and JAX, the stage ``tests`` what ``mlp-accel[test]`` installs; what is
 missing makes its rows ``unavailable``, with the reason. Exit code 0: all that could run is right; 1: a result is wrong or a row
 failed; 2: wrong usage; 3: no GPU.
@@ -27,6 +27,7 @@ from gpu_stages import ours, peers  # noqa: E402
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, Plan, finished_row, run  # noqa: E402
 
 from mlp_accel.benchmarking.environment import environment  # noqa: E402
+from mlp_accel.benchmarking.result_files import SCHEMA  # noqa: E402
 from mlp_accel.exit_codes import DIFFERENT, UNAVAILABLE, WRONG_USAGE  # noqa: E402
 from mlp_accel.files import check_writable, write_json  # noqa: E402
 
@@ -41,27 +42,28 @@ BATCHES = (32, 128, 512, 2048, 8192)
 
 def path_rows(measure: Callable[..., dict[str, Any]], tf32: bool = True) -> list[Plan]:
     """One row for each way in which we train an epoch."""
-    rows = [Plan(f"cupy-{path}", measure, {"path": path}) for path in ("ops", "steps", "graph")]
-    rows += [Plan(f"cupy-cluster{size}", measure, {"path": "cluster", "cluster": size}) for size in CLUSTERS]
-    if tf32:
-        rows.append(Plan("cupy-cluster8-tf32", measure, {"path": "cluster", "cluster": 8, "tf32": True}))
-    return rows
+    paths = ("loop", "steps", "graph", *(f"cluster:{size}" for size in CLUSTERS))
+    rows = [cupy(path, measure) for path in paths]
+    return [*rows, cupy("cluster:8", measure, "tf32", tf32=True)] if tf32 else rows
+
+
+def cupy(path: str, measure: Callable[..., dict[str, Any]] = ours.times, variant: str = "", **arguments: Any) -> Plan:
+    """A row of a path."""
+    return Plan("cupy", measure, {"path": path, **arguments}, path=path, variant=variant)
 
 
 def many_rows() -> list[Plan]:
     """K networks at once: in clusters of 8, of which fewer run at once, and for some K of 2, which take longer each."""
     rows = []
     for count in NETWORKS:
-        options = {"networks": count, "epochs": 5}
         for size in (8, 2) if count in (1, 64, 256, 1024) else (8,):
-            given = {"path": "cluster", "cluster": size, "reference": False, **options}
-            rows.append(Plan(f"cupy-cluster{size}-k{count}", ours.times, given))
+            rows.append(cupy(f"cluster:{size}", variant=f"k{count}", networks=count, epochs=5, reference=False))
     return rows
 
 
 def peer_rows() -> list[Plan]:
     """The peers, and our fastest paths again: in the same run. The one that takes longest to start comes last."""
-    rows = [Plan(f"cupy-cluster{size}", ours.times, {"path": "cluster", "cluster": size}) for size in (8, 16)]
+    rows = [cupy(f"cluster:{size}") for size in (8, 16)]
     settings: dict[str, dict[str, Any]] = {
         "torch-eager": {"peer": "torch", "style": "eager"},
         "torch-graphs": {"peer": "torch", "style": "graphs"},
@@ -77,21 +79,23 @@ def vmap_rows() -> list[Plan]:
     """JAX vmap over K networks, and ours at the same K: in the same run."""
     rows = []
     for count in (1, 16, 64, 256, 1024):
-        options = {"networks": count, "epochs": 3}
-        rows.append(Plan(f"jax-vmap-k{count}", peers.times, {"peer": "jax", **options}, "peer"))
-        rows.append(Plan(f"cupy-cluster8-k{count}", ours.times, {"path": "cluster", "cluster": 8, "reference": False, **options}))
+        options: dict[str, Any] = {"networks": count, "epochs": 3}
+        rows.append(Plan("jax-vmap", peers.times, {"peer": "jax", **options}, "peer", variant=f"k{count}"))
+        rows.append(cupy("cluster:8", variant=f"k{count}", reference=False, **options))
     return rows
 
 
 STAGES: dict[str, Callable[[], list[Plan]]] = {
-    "probe": lambda: [Plan("cupy-probe", ours.probe)],
-    "tests": lambda: [Plan("cupy-tests", ours.gpu_tests, {"timeout": STAGE_SECONDS - 10})],
+    "probe": lambda: [Plan("cupy", ours.probe)],
+    "tests": lambda: [Plan("cupy", ours.gpu_tests, {"timeout": STAGE_SECONDS - 10})],
     "parity": lambda: path_rows(ours.parity),
     "epochs": lambda: path_rows(ours.times),
     "many": many_rows,
     "peers": peer_rows,
     "vmap": vmap_rows,
-    "map": lambda: [Plan(f"cupy-ops-hidden{hidden}", ours.op_map, {"hidden": hidden, "batches": BATCHES}) for hidden in HIDDEN],
+    "map": lambda: [
+        Plan("cupy", ours.op_map, {"hidden": hidden, "batches": BATCHES}, variant=f"hidden{hidden}") for hidden in HIDDEN
+    ],
 }
 
 
@@ -123,8 +127,8 @@ def run_stage(name: str, folder: Path) -> dict[str, Any]:
     """Measure the rows of a stage one after another, each in its own process, as long as there is time."""
     end = time.monotonic() + STAGE_SECONDS
     config = {"layer_sizes": list(LAYER_SIZES), "batch_size": BATCH, "learning_rate": LEARNING_RATE, "activation": "tanh"}
-    config |= {"gradient": "exact", "dtype": "float32", "stage": name, "data": "mnist"}
-    result: dict[str, Any] = {"schema": 1, "environment": environment(), "config": config, "results": []}
+    config |= {"gradient": "exact", "optimizer": "sgd", "dtype": "float32", "stage": name, "data": "mnist"}
+    result: dict[str, Any] = {"schema": SCHEMA, "environment": environment(), "config": config, "results": []}
     for plan in STAGES[name]():
         left = end - time.monotonic()
         row = run(plan, left) if left > 5 else finished_row(plan, "failed", "not begun: the time of the stage is up", {})
@@ -141,7 +145,7 @@ def result_file(stage: str, folder: Path) -> Path:
 
 def plan_text(stage: str, folder: Path) -> str:
     """The rows of a stage, for people."""
-    rows = [f"    {plan.name}: {plan.measure.__module__}.{plan.measure.__name__}({_keywords(plan)})" for plan in STAGES[stage]()]
+    rows = [f"    {plan.label}: {plan.measure.__module__}.{plan.measure.__name__}({_keywords(plan)})" for plan in STAGES[stage]()]
     return "\n".join([f"{stage}: at most {STAGE_SECONDS:.0f} s, {len(rows)} rows, to {result_file(stage, folder)}", *rows])
 
 
@@ -151,7 +155,7 @@ def _keywords(plan: Plan) -> str:
 
 def summary_line(row: dict[str, Any]) -> str:
     """What became of a row, in a line."""
-    parts = [row["name"], row["status"]]
+    parts = [*filter(None, (row["name"], row["path"], row["variant"])), row["status"]]
     if row["reason"]:
         parts.append(f"({row['reason']})")
     for key, label in (("epoch_seconds", "wall"), ("device_seconds", "device")):

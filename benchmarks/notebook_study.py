@@ -29,13 +29,14 @@ from mlp_accel.files import write_text
 from mlp_accel.notebook import printed_curve
 from mlp_accel.plots import BLUE, GREY, ORANGE, save_figure
 from mlp_accel.recipes import RECIPES, Recipe
+from mlp_accel.trainer import NOTEBOOK_LEARNING_RATE
 
 RESULTS = Path(__file__).parent / "results"
 NOTEBOOK = RECIPES["notebook"]
 CONTROLS = {
-    "twice the learning rate": replace(NOTEBOOK, learning_rate=2 * NOTEBOOK.learning_rate),
+    "twice the learning rate": replace(NOTEBOOK, learning_rate=2 * NOTEBOOK_LEARNING_RATE),
     "exact gradient": replace(NOTEBOOK, gradient="exact"),
-    "exact gradient, summed": replace(NOTEBOOK, gradient="exact", learning_rate=NOTEBOOK.batch_size * NOTEBOOK.learning_rate),
+    "exact gradient, summed": replace(NOTEBOOK, gradient="exact", learning_rate=NOTEBOOK.batch_size * NOTEBOOK_LEARNING_RATE),
 }
 
 
@@ -51,6 +52,7 @@ def learning_curve(recipe: Recipe) -> list[list[float]]:
         learning_rate=recipe.learning_rate,
         activation=recipe.activation,
         gradient=recipe.gradient,
+        optimizer=recipe.optimizer,
         seed=recipe.seed,
         backend=get_backend("numpy", recipe.dtype),
         threads=1,

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlp_accel.benchmarking.result_files import label, up_to_date
 from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def epoch_times() -> str:
     """The table of epoch times, with the machine named."""
-    result = _read("bench.json")
+    result = up_to_date(_read("bench.json"))
     config, environment = result["config"], result["environment"]
     sizes = "-".join(str(size) for size in config["layer_sizes"])
     versions = {name: version for row in result["results"] for name, version in (row.get("versions") or {}).items()}
@@ -30,10 +31,11 @@ def epoch_times() -> str:
         f"{environment['cpu']} ({environment['cores']} cores, shared with other work);",
         f"Python {environment['python']}, {software}; commit {environment['commit'][:10]}; {environment['date'][:10]}. Seconds:",
         "",
-        f"| {'engine' if peers else 'backend'} | median epoch | minimum | quartiles | cold start | loss after "
+        f"| {'engine' if peers else 'backend and path'} | median epoch | minimum | quartiles | cold start | loss after "
         f"{config['warm_up_epochs'] + config['epochs']} epochs | test accuracy |",
         "|---|---|---|---|---|---|---|",
         *(_row(row) for row in result["results"]),
+        *_remarks(result["results"]),
         "",
         f"Made by `mlp-accel bench{' --peers' if peers else ''} --epochs {config['epochs']} --json benchmarks/results/bench.json`.",
     ]
@@ -77,11 +79,13 @@ def cpu_study() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, cell in cells.items():
-        seconds = {row["name"]: row["epoch_seconds"]["median"] for row in cell["results"] if row["epoch_seconds"]}
+        rows = [row for row in up_to_date(cell)["results"] if row["epoch_seconds"]]
+        seconds = {label(row): row["epoch_seconds"]["median"] for row in rows}
+        numba = min(row["epoch_seconds"]["median"] for row in rows if row["name"] == "numba")
         pairs = (cell[key] for key in ("numba_against_fastest_peer", "numba_against_numpy", "numpy_against_numpy_by_hand"))
         found = [f"{pair['ratio']:.2f} ({pair['interval'][0]:.2f}–{pair['interval'][1]:.2f})" for pair in pairs]
         fastest = cell["fastest_peer"]
-        lines.append(f"| {name} | {seconds['numba']:.3f} | {fastest} {seconds[fastest]:.3f} | {' | '.join(found)} |")
+        lines.append(f"| {name} | {numba:.3f} | {fastest} {seconds[fastest]:.3f} | {' | '.join(found)} |")
     machine = next(iter(cells.values()))["environment"]
     lines += [
         "",
@@ -118,15 +122,21 @@ def fill(readme: str) -> str:
     return readme
 
 
+def _remarks(rows: list[dict[str, Any]]) -> list[str]:
+    """What a reader of the table cannot find elsewhere."""
+    gone = any(row["path"] == "fused" for row in rows)
+    return ["", "`fused` was a loop of NumPy's own, which later commits do not have."] if gone else []
+
+
 def _row(row: dict[str, Any]) -> str:
     seconds = row["epoch_seconds"]
     if not seconds:
         return (
-            f"| {row['name']} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0].replace('|', '/')} | – | – | – |"
+            f"| {label(row)} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0].replace('|', '/')} | – | – | – |"
         )
     quartiles = f"{seconds['q1']:.4f}–{seconds['q3']:.4f}"
     times = f"{seconds['median']:.4f} | {seconds['min']:.4f} | {quartiles} | {row['cold_start_seconds']:.2f}"
-    name = f"*{row['name']}*" if row["kind"] == "peer" else row["name"]
+    name = f"*{row['name']}*" if row["kind"] == "peer" else label(row)
     return f"| {name} | {times} | {row['loss'][-1]:.4f} | {row['test_accuracy']:.2%} |"
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mlp_accel.backends import BACKENDS
+from mlp_accel.backends import BACKENDS, backend_class
+from mlp_accel.backends.paths import LOOP
 from mlp_accel.benchmarking.checks import losses_differ, parameters_differ, peer_losses_differ
 from mlp_accel.benchmarking.engine import Engine, EngineError
 from mlp_accel.benchmarking.peers import PEERS
@@ -29,13 +30,22 @@ CONFIG: dict[str, Any] = {
     "gradient": "exact",
     "dtype": "float32",
     "batch_size": 128,
+    "optimizer": "sgd",
     "learning_rate": 0.5,
+    "momentum": None,
+    "weight_decay": 0.0,
     "seed": 0,
     "threads": thread_count(),
-    "fused": True,
     "data": "mnist",
     "n_train": 60_000,
 }
+
+
+ENGINES = [
+    *((name, path) for name in reversed(BACKENDS) for path in (LOOP, *backend_class(name).path_names)),
+    *((name, None) for name in PEERS),
+]
+"""Each backend by each of its paths, and the peers."""
 
 
 class EngineTime:
@@ -51,31 +61,31 @@ class EngineTime:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[float]]]:
-    """Parameters of the NumPy backend after its first steps, and its loss in the first epoch."""
+    """Parameters of the NumPy loop after its first steps, and its loss in the first epoch."""
     path = tmp_path_factory.mktemp("reference") / "numpy.npz"
-    engine = started("numpy")
+    engine = started("numpy", LOOP)
     engine.call("check", str(path))
     yield path, [engine.call("epoch", False)["loss"]]
     engine.close()
 
 
-def started(name: str) -> Engine:
+def started(name: str, path: str | None) -> Engine:
     """A worker that is ready to train."""
     engine = Engine()
-    engine.call("create", "peer" if name in PEERS else "backend", name, CONFIG)
+    engine.call("create", "peer" if name in PEERS else "backend", name, {**CONFIG, "path": path})
     engine.call("warm_up")
     engine.call("load")
     return engine
 
 
-@pytest.mark.parametrize("name", [*reversed(BACKENDS), *PEERS])
+@pytest.mark.parametrize(("name", "path"), ENGINES)
 @pytest.mark.benchmark(group="MNIST 784-32-10, batch 128, an epoch", timer=EngineTime.now)
-def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Path, name: str) -> None:
+def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Path, name: str, path: str | None) -> None:
     """An epoch of MNIST; right as ``bench`` understands it."""
     try:
-        engine = started(name)
+        engine = started(name, path)
     except EngineError as error:
-        if error.status == "unavailable":
+        if error.status == "unavailable" or error.refused:  # this path cannot be taken here
             pytest.skip(f"{name}: {error.reason}")
         raise
     losses = []
@@ -87,9 +97,9 @@ def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Pa
 
     try:
         if name in BACKENDS:
-            path = tmp_path / "ours.npz"
-            engine.call("check", str(path))
-            assert parameters_differ(load_params(path), load_params(reference[0]), CONFIG["dtype"]) is None
+            ours = tmp_path / "ours.npz"
+            engine.call("check", str(ours))
+            assert parameters_differ(load_params(ours), load_params(reference[0]), CONFIG["dtype"]) is None
         benchmark.pedantic(epoch, rounds=ROUNDS, iterations=1, warmup_rounds=WARM_UP_ROUNDS)
     finally:
         engine.close()

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlp_accel.activations import Activation, activation
     from mlp_accel.backends import Backend, get_backend
     from mlp_accel.datasets import Dataset, load
     from mlp_accel.errors import (
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
         MlpAccelError,
         OutputError,
         ParameterFileError,
+        PathError,
         SettingError,
     )
     from mlp_accel.history import History, NonFiniteLossError
-    from mlp_accel.many import train_many
     from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
     from mlp_accel.notebook import from_notebook, to_notebook
+    from mlp_accel.optimizers import Optimizer
     from mlp_accel.parameters import load_params, save_params
-    from mlp_accel.training import evaluate, mini_batch_sgd
+    from mlp_accel.schedules import Schedule
+    from mlp_accel.training import evaluate, mini_batch_sgd, train_many
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
     "Backend",
     "BackendUnavailableError",
     "Dataset",
@@ -40,10 +44,14 @@ __all__ = [
     "History",
     "MlpAccelError",
     "NonFiniteLossError",
+    "Optimizer",
     "OutputError",
     "ParameterFileError",
+    "PathError",
+    "Schedule",
     "SettingError",
     "__version__",
+    "activation",
     "backward",
     "evaluate",
     "forward",
@@ -61,6 +69,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Activation": "activations",
+    "activation": "activations",
+    "Optimizer": "optimizers",
+    "Schedule": "schedules",
     "Backend": "backends",
     "get_backend": "backends",
     "Dataset": "datasets",
@@ -70,9 +82,10 @@ _HOMES = {
     "MlpAccelError": "errors",
     "OutputError": "errors",
     "ParameterFileError": "errors",
+    "PathError": "errors",
     "SettingError": "errors",
     "DeviceMemoryError": "errors",
-    "train_many": "many",
+    "train_many": "training",
     "History": "history",
     "NonFiniteLossError": "history",
     "backward": "network",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.elementwise import Record, exp, expm1, log1p, maximum, record, where
+from mlp_accel.elementwise import Record, exp, expm1, log1p, maximum, minimum, record, where
 from mlp_accel.elementwise import tanh as _tanh
 from mlp_accel.errors import SettingError
 
@@ -87,10 +87,9 @@ class Activation:
         if len(wrong):
             place = wrong[0]
             of = "input" if self.of_input else "output"
-            raise SettingError(
-                f"the slope of the activation {self.name!r}, a function of its {of}, is wrong: at the input {CHECKED[place]:.3f} it is "
-                f"{slopes[place]:.6g}, differences of the function give {expected[place]:.6g}"
-            )
+            found = f"it is {slopes[place]:.6g}, differences of the function give {expected[place]:.6g}"
+            what = f"the slope of the activation {self.name!r}, a function of its {of}"
+            raise SettingError(f"{what}, is wrong: at the input {CHECKED[place]:.3f} {found}")
 
 
 def activation(*, slope: Function, of_input: bool = False) -> Callable[[Function], Activation]:
@@ -138,7 +137,7 @@ def leaky_relu(z: Any) -> Any:
 @activation(slope=lambda a: where(a > 0, 1.0, a + 1.0))
 def elu(z: Any) -> Any:
     """``z`` above 0, ``exp(z) - 1`` below (Clevert et al., 2015)."""
-    return where(z > 0, z, expm1(where(z > 0, 0.0, z)))
+    return maximum(z, 0.0) + expm1(minimum(z, 0.0))
 
 
 @activation(slope=_logistic, of_input=True)
@@ -153,19 +152,23 @@ def softsign(z: Any) -> Any:
     return z / (1.0 + abs(z))
 
 
-GELU_SCALE = 0.7978845608028654
-"""``sqrt(2 / pi)``."""
+GELU_SCALE = 1.5957691216057308
+"""``2 * sqrt(2 / pi)``."""
 
 
 def _gelu_slope(z: Any) -> Any:
-    t = _tanh(GELU_SCALE * (z + 0.044715 * z * z * z))
-    return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * (GELU_SCALE * (1.0 + 0.134145 * z * z))
+    z = maximum(minimum(z, 10.0), -10.0)  # beyond it is 1 or 0 to the last bit, but 0 would meet the infinite square of z
+    inner = GELU_SCALE * (z + 0.044715 * z * z * z)
+    return _logistic(inner) + z * _logistic_slope(inner) * (GELU_SCALE * (1.0 + 0.134145 * z * z))
 
 
 @activation(slope=_gelu_slope, of_input=True)
 def gelu(z: Any) -> Any:
-    """The Gaussian error linear unit in its tanh form (Hendrycks and Gimpel, 2016, section 2)."""
-    return 0.5 * z * (1.0 + _tanh(GELU_SCALE * (z + 0.044715 * z * z * z)))
+    """The Gaussian error linear unit in its tanh form (Hendrycks and Gimpel, 2016, section 2).
+
+    ``1 + tanh(x)`` is written as twice the logistic function of ``2 * x``, which keeps the digits of small results.
+    """
+    return z * _logistic(GELU_SCALE * (z + 0.044715 * z * z * z))
 
 
 @activation(slope=lambda z: _logistic(z) + z * _logistic_slope(z), of_input=True)

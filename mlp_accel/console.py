@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from mlp_accel.backends.paths import AUTO
 from mlp_accel.files import end_quietly
 from mlp_accel.history import History
 
@@ -96,6 +97,8 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
     if selected is not None:
         name = selected["backend"] or "none"
         lines.append(f"selected: {name} (asked for: {selected['requested']}, by {selected['source']})")
+    if report["path"] != AUTO:
+        lines.append(f"path: {report['path']}")
     if report["threads"] is not None:
         lines.append(f"threads: {report['threads']} of {report['environment']['cores']} cores")
     if data is not None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import mlp_accel
 from mlp_accel import backends, datasets, threads
+from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE, requested_path
 from mlp_accel.benchmarking.environment import environment
 from mlp_accel.diagnosis import Finding, diagnose
 from mlp_accel.errors import DatasetError, SettingError
@@ -38,6 +39,9 @@ def examine() -> tuple[dict[str, Any], int]:
     data = _setting(datasets.load, datasets.ENVIRONMENT_VARIABLE, findings)
     rows = {name: _examine_backend(name, count, findings) for name in reversed(backends.BACKENDS)}
     selected = None if request is None else _select(*request, rows, findings)
+    path, _ = requested_path()
+    if selected and selected["backend"]:
+        _check_path(path, selected["backend"], findings)
     verdict = UNAVAILABLE if selected and selected["backend"] is None else OK
     report = {
         "schema": 1,
@@ -47,6 +51,7 @@ def examine() -> tuple[dict[str, Any], int]:
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": rows,
         "selected": selected,
+        "path": path,
         "threads": count,
         "data": None if data is None else {"name": data.name, "train": len(data.x_train), "test": len(data.x_test)},
         "findings": [asdict(finding) for finding in findings],
@@ -97,6 +102,14 @@ def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: l
         mend = rows[error.name].get("mend") or error.mend
         findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {error.reason}", mend, backend=error.name))
     return {"requested": name, "source": source, "backend": taken}
+
+
+def _check_path(path: str, backend: str, findings: list[Finding]) -> None:
+    """A path that another backend has, but not the one that a command would take."""
+    paths = (AUTO, LOOP, *backends.backend_class(backend).path_names)
+    if path.partition(":")[0] not in paths and not any(finding.problem.startswith(PATH_VARIABLE) for finding in findings):
+        problem = f"{PATH_VARIABLE}={path} is no path of the selected backend {backend}; it has {', '.join(paths)}"
+        findings.append(Finding(problem, f"unset {PATH_VARIABLE}", wrong_value=True))
 
 
 def _version(package: str) -> str | None:

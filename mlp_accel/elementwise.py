@@ -11,9 +11,11 @@ tried out, and is checked, as it stands. An ``if``, ``==`` or ``float()`` on a s
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -25,11 +27,35 @@ Operand: TypeAlias = str | float
 
 COMPARISONS = ("<", "<=", ">", ">=")
 LOGICAL = ("&", "|")
+OPERATORS = {
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "power": "**",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "bitwise_and": "&",
+    "bitwise_or": "|",
+}
+"""By the names of NumPy's functions."""
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sqrt", "abs", "maximum", "minimum", "where")
 
 _PYTHON: dict[str, Callable[..., Any]] = {
-    **{"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": operator.pow, "negative": operator.neg},
-    **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "&": np.logical_and, "|": np.logical_or},
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": operator.pow,
+    "negative": operator.neg,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "&": np.logical_and,
+    "|": np.logical_or,
     **{name: getattr(np, name) for name in FUNCTIONS},
 }
 
@@ -107,23 +133,27 @@ class Symbol:
     def __or__(self, other: Any) -> Any:
         return _apply("|", self, other)
 
+    __rand__, __ror__ = __and__, __or__
+
     def __hash__(self) -> int:
         return id(self)
 
-    def __eq__(self, other: object) -> NoReturn:  # type: ignore[override]
+    def __eq__(self, other: object) -> NoReturn:
         raise RecordingError("== and != cannot be recorded; write where(abs(a - b) < tolerance, …), or compare by <, <=, > or >=")
 
-    __ne__ = __eq__  # type: ignore[assignment]
+    __ne__ = __eq__
 
     def __bool__(self) -> NoReturn:
-        raise RecordingError("an if, and, or, min or max on a value cannot be recorded; write where(condition, a, b) or maximum(a, b)")
+        raise RecordingError("an if, and, or, min or max cannot be recorded; write where(condition, a, b) or maximum(a, b)")
 
     def _no_number(self) -> NoReturn:
         raise RecordingError("a value cannot be made a number while it is recorded; use the functions of mlp_accel.elementwise")
 
     __float__ = __int__ = __index__ = __complex__ = _no_number
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *arguments: Any, **keywords: Any) -> NoReturn:
+    def __array_ufunc__(self, ufunc: Any, method: str, *arguments: Any, **keywords: Any) -> Any:
+        if method == "__call__" and not keywords and ufunc.__name__ in OPERATORS:  # what np.float64(2) * z calls
+            return (_power if ufunc.__name__ == "power" else partial(_apply, OPERATORS[ufunc.__name__]))(*arguments)
         known = ufunc.__name__ if ufunc.__name__ in FUNCTIONS else "exp, tanh, where and the like"
         raise RecordingError(f"np.{ufunc.__name__} cannot be recorded; use {known} of mlp_accel.elementwise")
 
@@ -171,7 +201,7 @@ def minimum(a: Any, b: Any) -> Any:
 def where(condition: Any, a: Any, b: Any) -> Any:
     """`a` where the condition holds, else `b`; both are computed."""
     if not _recording(condition, a, b):
-        return np.where(condition, a, b)
+        return np.where(condition, a, b)[()]  # a number of numbers
     if isinstance(condition, Symbol) and not condition.boolean:
         raise RecordingError("the condition of where must be a comparison, such as z > 0")
     if not isinstance(condition, Symbol):
@@ -196,9 +226,18 @@ def _apply(op: str, *arguments: Any) -> Any:
     """A number from numbers, a symbol from symbols. A factor of 0, a term of 0 and a factor of 1 are left out."""
     if not _recording(*arguments):
         return _PYTHON[op](*arguments)
-    for argument in arguments:
+    arguments = tuple(x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in arguments)
+    if op in LOGICAL and any(isinstance(x, bool | np.bool) for x in arguments):  # known already: a comparison of constants
+        known, other = sorted(arguments, key=lambda x: isinstance(x, Symbol))
+        return other if bool(known) == (op == "&") else bool(known)
+    n_conditions = {"where": 1, "&": 2, "|": 2}.get(op, 0)
+    for place, argument in enumerate(arguments):
         if not isinstance(argument, Symbol | int | float | np.number):
             raise RecordingError(f"{argument!r} of type {type(argument).__name__} cannot be recorded; use numbers")
+        if (isinstance(argument, Symbol) and argument.boolean) != (place < n_conditions):
+            raise RecordingError(
+                "& and | take conditions, all else takes numbers; where(condition, 1.0, 0.0) makes a number of one"
+            )
     a, b = arguments[0], arguments[-1]
     if op in ("+", "-") and _is(b, 0):
         return a
@@ -274,13 +313,17 @@ class Record:
         def array(operand: Operand) -> Any:
             """Functions of the standard want arrays where operators take numbers."""
             value = known.get(operand, operand)
-            return xp.full_like(like, value) if isinstance(value, float | int) or value.ndim == 0 else value
+            if isinstance(value, float | int):
+                return xp.full_like(like, value)
+            return value if value.ndim else xp.zeros_like(like) + value
 
         for line in self.assignments:
             if line.op in FUNCTIONS:
                 value = getattr(xp, line.op)(*map(array, line.operands))
             elif line.op in LOGICAL:
                 value = (xp.logical_and if line.op == "&" else xp.logical_or)(*map(array, line.operands))
+            elif line.op in COMPARISONS:  # perhaps of a uniform value, and yet a condition for each element
+                value = _PYTHON[line.op](*map(array, line.operands))
             else:
                 value = _PYTHON[line.op](*(known.get(operand, operand) for operand in line.operands))
             known[line.name] = value
@@ -317,7 +360,10 @@ def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] 
     for value in results:
         if not isinstance(value, Symbol | int | float | np.number) or (isinstance(value, Symbol) and value.boolean):
             raise RecordingError(f"{name} must return a number, or a tuple of them; it returns {value!r}")
-    return _assignments(symbols, results)
+    try:
+        return _assignments(symbols, results)
+    except RecordingError as error:
+        raise RecordingError(f"{name}: {error}") from None
 
 
 def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
@@ -334,6 +380,8 @@ def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
 
     def visit(value: Any) -> Operand:
         if not isinstance(value, Symbol):
+            if not math.isfinite(value):
+                raise RecordingError(f"the constant {value} has no form that every target knows; use a finite number")
             return float(value)
         if id(value) not in seen:
             seen[id(value)] = operand_of(value)

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+DONE, DIVERGED, INTERRUPTED = "done", "diverged", "interrupted"
+
+
 class NonFiniteLossError(MlpAccelError, ArithmeticError):
     """The loss became NaN or infinite. `history` holds the epochs before that."""
 
-    def __init__(self, loss: float, where: str, learning_rate: float, history: History) -> None:
+    def __init__(self, reason: str, history: History) -> None:
         self.history = history
-        super().__init__(f"the loss is {loss} {where} at learning rate {learning_rate:g}; try a smaller learning rate")
+        super().__init__(f"{reason}; try a smaller learning rate")
 
 
 @dataclass
@@ -37,8 +40,14 @@ class History:
         NumPy arrays, as they were after the last complete epoch.
     backend : str
         Name of the backend.
-    interrupted : bool
-        Ctrl-C ended the training.
+    path : str
+        Name of the path that trained.
+    passed_over : list of (str, str)
+        The paths that were asked before it, each with the reason why it could not.
+    status : {"done", "diverged", "interrupted"}
+        How the training ended: a loss that is not finite is ``"diverged"``.
+    reason : str, optional
+        What ended it early.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -46,7 +55,15 @@ class History:
     seconds: list[float] = field(default_factory=list)
     params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=list, repr=False)
     backend: str = ""
-    interrupted: bool = False
+    path: str = ""
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    status: str = DONE
+    reason: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the training."""
+        return self.status == INTERRUPTED
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -64,7 +81,15 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the parameters, in types that JSON knows."""
-        return {"backend": self.backend, "history": self.rows(), "interrupted": self.interrupted}
+        return {
+            "backend": self.backend,
+            "path": self.path,
+            "passed_over": [list(pair) for pair in self.passed_over],
+            "history": self.rows(),
+            "status": self.status,
+            "reason": self.reason,
+            "interrupted": self.interrupted,
+        }
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""

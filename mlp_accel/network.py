@@ -1,24 +1,27 @@
-"""The multilayer perceptron: initial parameters, forward pass, loss, backward pass and SGD update.
+"""The multilayer perceptron: initial parameters, forward pass, loss, backward pass and update.
 
-The whole algorithm, on any number of layers and on any backend. Parameters are a list of ``(weights, bias)``, one pair per layer,
-``weights`` of shape ``(n_in, n_out)`` and ``bias`` of shape ``(n_out,)``. Inputs are never changed; a ``workspace`` is memory
-that the results may be written to, so without one every result is new.
+The whole algorithm, on any number of layers and on any backend: `train_step` is what trains, and the public verbs `forward`,
+`backward` and `sgd` are made of the same pieces. Parameters are a list of ``(weights, bias)``, one pair per layer, ``weights`` of
+shape ``(n_in, n_out)`` and ``bias`` of shape ``(n_out,)``. The verbs never change their inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.activations import Activation, find_activation
 from mlp_accel.errors import SettingError
-from mlp_accel.workspace import NO_WORKSPACE, Workspace
+from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 
 if TYPE_CHECKING:
-    from mlp_accel.backends.base import Array, Backend, Params
+    from mlp_accel.backends.base import Array, Backend, Params, Slots
+    from mlp_accel.backends.paths import Task
 
 
 def init_params(
@@ -48,11 +51,15 @@ def init_params(
     SettingError
         With fewer than two layer sizes, or one that is not a positive integer.
     """
-    if len(layer_sizes) < 2 or any(size != int(size) or size < 1 for size in layer_sizes):
+    try:
+        sizes = [index(size) for size in layer_sizes]
+    except TypeError:
+        sizes = []
+    if len(sizes) < 2 or min(sizes) < 1:
         raise SettingError(f"layer_sizes must be two or more positive integers, inputs first; got {list(layer_sizes)}")
     rng = np.random.default_rng(seed)
     params = []
-    for n_in, n_out in pairwise(layer_sizes):
+    for n_in, n_out in pairwise(sizes):
         sigma = n_in**-0.5 if scale is None else scale
         weights = rng.normal(0.0, sigma, (n_in, n_out))
         bias = rng.normal(0.0, sigma, n_out) if random_bias else np.zeros(n_out)
@@ -60,9 +67,71 @@ def init_params(
     return params
 
 
-def forward(
-    backend: Backend, params: Params, x: Array, activation: str = "tanh", workspace: Workspace = NO_WORKSPACE
-) -> tuple[list[Array], Array]:
+# What trains ----------------------------------------------------------------------------------------------------------------------
+
+
+def train_step(
+    backend: Backend, params: Params, slots: Slots, x: Array, y: Array, task: Task, scalars: Any
+) -> tuple[Params, Slots, Any, Any]:
+    """Train on one minibatch: forward, loss, backward, and each layer's update as soon as its error is known.
+
+    Parameters
+    ----------
+    params : list of (weights, bias)
+        May be overwritten.
+    slots : list of list of (weights, bias)
+        For each layer what the optimiser remembers, a pair in the shapes of the parameters for each slot; may be overwritten.
+    x : array (n, n_in)
+        The minibatch, floating.
+    y : array (n,)
+        Integer labels.
+    task : Task
+        Activation, gradient and update rule.
+    scalars : sequence of float
+        The uniform numbers of this step, as the rule orders them.
+
+    Returns
+    -------
+    params, slots
+        After the update.
+    loss, hits : 0-d values of the backend
+        Sum of the losses and number of right answers, before the update; float64.
+    """
+    outputs, kept = layer_outputs(backend, params, x, task.activation)
+    delta, loss, hits = backend.classify(outputs[-1], y, task.gradient)
+    for layer, inputs, error in walk_back(backend, params, outputs, kept, delta, task.activation):
+        params[layer], slots[layer] = backend.update(params[layer], slots[layer], inputs, error, task.rule, scalars)
+    return params, slots, loss, hits
+
+
+def layer_outputs(backend: Backend, params: Params, x: Array, activation: Activation) -> tuple[list[Array], list[Array]]:
+    """``[x, a1, ..., logits]``, and of each layer what the slope of its activation is a function of: its output, or its input."""
+    outputs, kept = [x], []
+    for layer, (weights, bias) in enumerate(params, start=1):
+        output, of_slope = backend.dense(outputs[-1], weights, bias, activation if layer < len(params) else None)
+        outputs.append(output)
+        kept.append(of_slope)
+    return outputs, kept
+
+
+def walk_back(
+    backend: Backend, params: Params, outputs: Sequence[Array], kept: Sequence[Array], delta: Array, activation: Activation
+) -> Iterator[tuple[int, Array, Array]]:
+    """From the error at the logits down: for each layer its number, its input and its error (before the activation).
+
+    The error of the layer below is computed before a layer is handed out, so its weights may then be changed.
+    """
+    for layer in reversed(range(len(params))):
+        weights, _ = params[layer]
+        below = backend.hidden_delta(delta, weights, kept[layer - 1], activation) if layer > 0 else None
+        yield layer, outputs[layer], delta
+        delta = below
+
+
+# The public verbs -----------------------------------------------------------------------------------------------------------------
+
+
+def forward(backend: Backend, params: Params, x: Array, activation: str | Activation = "tanh") -> tuple[list[Array], Array]:
     """Propagate a batch through the network.
 
     Parameters
@@ -73,8 +142,8 @@ def forward(
         Arrays of the backend.
     x : array (n, n_in)
         uint8 (scaled by 1/255) or the backend's floating dtype (used as it is).
-    activation : {"tanh", "relu", "sigmoid"}
-        Of the hidden layers.
+    activation : str or Activation
+        Of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
 
     Returns
     -------
@@ -91,11 +160,8 @@ def forward(
         If `x` is neither uint8 nor of the backend's dtype.
     """
     backend.check_input(x, n_in=params[0][0].shape[0])
-    outputs = [backend.scale_pixels(x)]
-    for layer, (weights, bias) in enumerate(params):
-        layer_activation = activation if layer < len(params) - 1 else "identity"
-        outputs.append(backend.dense(outputs[-1], weights, bias, layer_activation, out=workspace.output(layer)))
-    return outputs, backend.softmax(outputs[-1], out=workspace.y_hat)
+    outputs, _ = layer_outputs(backend, params, backend.scale_pixels(x), find_activation(activation))
+    return outputs, backend.softmax(outputs[-1])
 
 
 def loss_accuracy(backend: Backend, y: Array, y_hat: Array) -> tuple[Any, Any]:
@@ -125,8 +191,7 @@ def backward(
     y_hat: Array,
     y: Array,
     gradient: str = "exact",
-    activation: str = "tanh",
-    workspace: Workspace = NO_WORKSPACE,
+    activation: str | Activation = "tanh",
 ) -> Params:
     """Propagate the error back: one ``(weights, bias)`` gradient per layer.
 
@@ -139,25 +204,24 @@ def backward(
     gradient : {"exact", "notebook"}
         ``"exact"``: the gradient of the mean cross-entropy. ``"notebook"``: the rule of the notebook, a sum over the batch in which
         the error is multiplied by ``y_hat * (1 - y_hat)`` once more.
-    activation : {"tanh", "relu", "sigmoid"}
-        As given to `forward`.
+    activation : str or Activation
+        As given to `forward`. Where its slope is a function of what goes into a unit, that is computed once more.
 
     Returns
     -------
     list of (weights, bias)
         Gradients in the shapes of the parameters.
     """
-    delta = backend.output_delta(y, y_hat, gradient, out=workspace.delta(len(params) - 1))
-    grads = []
-    for layer in reversed(range(len(params))):
-        grads.append(backend.dense_gradient(outputs[layer], delta, out=workspace.grad(layer)))
-        if layer > 0:
-            weights, _ = params[layer]
-            delta = backend.hidden_delta(delta, weights, outputs[layer], activation, out=workspace.delta(layer - 1))
-    return grads[::-1]
+    activation = find_activation(activation)
+    kept = outputs[1:]
+    if activation.of_input:
+        kept = [backend.dense(x, weights, bias, None)[0] for x, (weights, bias) in zip(outputs[:-2], params[:-1], strict=True)]
+    delta = backend.output_delta(y, y_hat, gradient)
+    walk = walk_back(backend, params, outputs, kept, delta, activation)
+    return [backend.dense_gradient(inputs, error) for _, inputs, error in walk][::-1]
 
 
-def sgd(backend: Backend, params: Params, grads: Params, learning_rate: float, in_place: bool = False) -> Params:
+def sgd(backend: Backend, params: Params, grads: Params, learning_rate: float) -> Params:
     """Go one step down the gradient: ``parameter - learning_rate * gradient``.
 
     Parameters
@@ -166,16 +230,15 @@ def sgd(backend: Backend, params: Params, grads: Params, learning_rate: float, i
         Arrays of the backend.
     learning_rate : float
         Step size.
-    in_place : bool
-        Allow the backend to write the result over `params`.
 
     Returns
     -------
     list of (weights, bias)
-        The updated parameters.
+        The updated parameters, in new memory.
     """
+    rule = Optimizer.record_for([OPTIMIZERS["sgd"]])
 
     def step(parameter: Array, grad: Array) -> Array:
-        return backend.sgd_update(parameter, grad, float(learning_rate), out=parameter if in_place else None)
+        return backend.apply_rule(rule, parameter, grad, [], [float(learning_rate)])[0]
 
     return [(step(w, dw), step(b, db)) for (w, b), (dw, db) in zip(params, grads, strict=True)]

@@ -1,7 +1,7 @@
 """The optimisers: update rules. A new one is one function here, or in a file of yours.
 
-A rule says what becomes of one parameter, as a function of numbers: the parameter, its gradient, its slots (what is remembered of it
-from step to step, all zero at first), the learning rate, if wanted the number of the step (from 1), and settings with their
+A rule says what becomes of one parameter, as a function of numbers: the parameter, its gradient, its slots (what is remembered of
+it from step to step, all zero at first), the learning rate, if wanted the number of the step (from 1), and settings with their
 defaults::
 
     def lion(p, g, m, rate=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0):
@@ -86,14 +86,21 @@ class Optimizer:
     settings: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        parameters = list(inspect.signature(self.rule).parameters.values())
-        names = [parameter.name for parameter in parameters]
         form = "a rule is a function (parameter, gradient, *slots, rate[, step], **settings with defaults)"
+        try:
+            parameters = list(inspect.signature(self.rule).parameters.values())
+        except (TypeError, ValueError):
+            raise SettingError(f"{self.name} is no update rule: {form}") from None
+        names = [parameter.name for parameter in parameters]
         if "rate" not in names[2:] or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
             raise SettingError(f"{self.name} is no update rule: {form}")
-        late = parameters[names.index("rate") + 1 + ("step" in names) :]
-        if any(p.default is p.empty for p in late) or any(p.default is not p.empty for p in parameters[: names.index("rate")]):
-            raise SettingError(f"{self.name} is no update rule: {form}; before rate nothing has a default, behind it all has")
+        at = names.index("rate")
+        late = [parameter for parameter in parameters[at + 1 :] if parameter.name != "step"]
+        if any(p.default is not p.empty for p in parameters[:at]) or not all(isinstance(p.default, int | float) for p in late):
+            defaults = "before rate nothing has a default, behind it all has, a number"
+            raise SettingError(f"{self.name} is no update rule: {form}; {defaults}")
+        if "step" in names[:at]:
+            raise SettingError(f"{self.name} is no update rule: {form}; step comes after rate")
         n_results, n_slots = len(self.record_for([self]).record.results), len(self.slots)
         if n_results != 1 + n_slots:
             raise SettingError(f"{self.name} must return the parameter and its {n_slots} slots; it returns {n_results} numbers")
@@ -131,6 +138,11 @@ class Optimizer:
         """All settings but the learning rate, as they are."""
         return {**self.defaults, **dict(self.settings)}
 
+    @property
+    def zeros(self) -> frozenset[str]:
+        """The settings that are 0."""
+        return frozenset(name for name, value in self.values.items() if value == 0)
+
     def with_settings(self, **settings: float | None) -> Optimizer:
         """The same rule with other settings; one that is None stays as it is.
 
@@ -148,9 +160,8 @@ class Optimizer:
                 raise SettingError(f"the optimizer {self.name!r} has no setting {name}: {known}{hint}")
             if not (math.isfinite(value) and value >= 0):
                 raise SettingError(f"{name} of the optimizer {self.name!r} must be a number, 0 or more; got {value}")
-            if name == "momentum" or name.startswith("beta"):
-                if value >= 1:
-                    raise SettingError(f"{name} of the optimizer {self.name!r} must be below 1; got {value}")
+            if (name == "momentum" or name.startswith("beta")) and value >= 1:
+                raise SettingError(f"{name} of the optimizer {self.name!r} must be below 1; got {value}")
         merged = {**dict(self.settings), **given}
         return replace(self, settings=tuple((name, merged[name]) for name in self.defaults if name in merged))
 
@@ -167,8 +178,8 @@ class Optimizer:
         if any(other.rule is not first.rule for other in optimizers):
             names = ", ".join(dict.fromkeys(other.name for other in optimizers))
             raise SettingError(f"networks that are trained together must have one rule; these have {names}")
-        zeros = frozenset(name for name in first.defaults if all(other.values[name] == 0 for other in optimizers))
-        return _record(first.rule, len(first.slots), tuple(first.defaults), zeros, _has_step(first.rule))
+        zeros = frozenset.intersection(*(optimizer.zeros for optimizer in optimizers))
+        return _record(first.rule, len(first.slots), zeros)
 
     def scalars(self, rule: Rule, rates: npt.NDArray[np.float64], first_step: int) -> npt.NDArray[np.float64]:
         """The uniform numbers of each step, from the learning rate of each and the number of the first of them (from 1).
@@ -184,14 +195,10 @@ class Optimizer:
         return table
 
 
-def _has_step(rule: UpdateFunction) -> bool:
-    return "step" in inspect.signature(rule).parameters
-
-
 @lru_cache(maxsize=256)
-def _record(rule: UpdateFunction, n_slots: int, settings: tuple[str, ...], zeros: frozenset[str], has_step: bool) -> Rule:
-    uniforms: list[str | float] = ["rate", *(["step"] if has_step else []), *(0.0 if name in zeros else name for name in settings)]
-    return Rule(record(rule, 2 + n_slots, uniforms), n_slots)
+def _record(rule: UpdateFunction, n_slots: int, zeros: frozenset[str]) -> Rule:
+    uniforms = list(inspect.signature(rule).parameters)[2 + n_slots :]
+    return Rule(record(rule, 2 + n_slots, [0.0 if name in zeros else name for name in uniforms]), n_slots)
 
 
 def sgd(p: Any, g: Any, rate: Any = 0.5, weight_decay: Any = 0.0) -> Any:
@@ -274,4 +281,3 @@ def find_optimizer(value: str | Optimizer | UpdateFunction, **settings: float | 
         value = OPTIMIZERS[value]
     optimizer = value if isinstance(value, Optimizer) else Optimizer(value)
     return optimizer.with_settings(**settings)
-

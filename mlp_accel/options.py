@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_accel import backends
+from mlp_accel import activations, backends
+from mlp_accel.backends.paths import AUTO, LOOP, requested_path
 from mlp_accel.benchmarking.peers import PEERS
 from mlp_accel.errors import OutputError, SettingError, check_choice
 from mlp_accel.files import check_writable
-from mlp_accel.recipes import RECIPES, Recipe
-from mlp_accel.training import SGDStep
+from mlp_accel.optimizers import OPTIMIZERS
+from mlp_accel.recipes import Recipe
 
 MAX_UNITS = 10_000_000
 """A wider layer is taken for a slip of the finger."""
@@ -25,8 +26,12 @@ Data = Annotated[
         help="mnist, a folder of IDX files, or a .npz file  [default: $MLP_ACCEL_DATA_DIR, else mnist]", show_default=False
     ),
 ]
+BackendList = Annotated[
+    str | None,
+    typer.Option("--backends", help="Which to measure: numpy,numba  [default: $MLP_ACCEL_BACKEND, else all]", show_default=False),
+]
 Hidden = Annotated[str | None, typer.Option(help="Units of the hidden layers: 256,128  [default: 32]", show_default=False)]
-Activation = Annotated[str | None, typer.Option(help="tanh, relu or sigmoid  [default: tanh]", show_default=False)]
+Activation = Annotated[str | None, typer.Option(help=f"{', '.join(activations.ACTIVATIONS)}  [default: tanh]", show_default=False)]
 Gradient = Annotated[str | None, typer.Option(help="exact, or the notebook's rule  [default: exact]", show_default=False)]
 DType = Annotated[str | None, typer.Option("--dtype", help="float32 or float64  [default: float32]", show_default=False)]
 Threads = Annotated[
@@ -34,7 +39,15 @@ Threads = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Samples in a minibatch  [default: 128]", show_default=False)]
 LearningRate = Annotated[
-    float | None, typer.Option(help="Step size of SGD  [default: 0.5; 0.01 for the notebook's gradient]", show_default=False)
+    float | None,
+    typer.Option(
+        help="Step size  [default: the optimiser's, 0.5 for sgd; 0.01 for sgd by the notebook's gradient]", show_default=False
+    ),
+]
+Optimizer = Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}  [default: sgd]", show_default=False)]
+Momentum = Annotated[float | None, typer.Option(help="Of momentum and nesterov  [default: 0.9]", show_default=False)]
+WeightDecay = Annotated[
+    float | None, typer.Option(help="How much it pulls to zero  [default: 0; 0.01 for adamw]", show_default=False)
 ]
 Seed = Annotated[int | None, typer.Option(help="Of initial weights and sample order  [default: 0]", show_default=False)]
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output")]
@@ -46,16 +59,17 @@ def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recip
     given = {name: value for name, value in overrides.items() if value is not None}
     if hidden is not None:
         given["hidden"] = parse_numbers(hidden, "--hidden", "layer sizes")
-    if given.get("gradient") == "notebook" and "learning_rate" not in given:
-        given["learning_rate"] = RECIPES["notebook"].learning_rate  # its gradient is a sum over the batch, not a mean
     settings = replace(recipe, **given)
     for name in ("epochs", "batch_size"):
         if getattr(settings, name) < 1:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(settings, name)}")
     if settings.seed < 0:
         raise SettingError(f"--seed must not be negative; got {settings.seed}")
-    SGDStep(settings.learning_rate, settings.activation, settings.gradient)
+    activations.find_activation(settings.activation)
+    check_choice("gradient", settings.gradient, backends.GRADIENTS)
     check_choice("dtype", settings.dtype, backends.DTYPES)
+    settings.optimizer_settings()
+    settings.find_schedule()
     return settings
 
 
@@ -91,6 +105,35 @@ def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], s
         chosen, source = backends_to_measure(None)
         return (*chosen, *every_peer), source
     return list(dict.fromkeys([*_chosen(names, PEERS), *every_peer])), None
+
+
+def find_path(option: str | None, names: Sequence[str], named: bool) -> tuple[str | None, Sequence[str], str | None]:
+    """The path that backends are restricted to, those of `names` that have it, and what must be said of the others.
+
+    Parameters
+    ----------
+    option : str or None
+        What ``--path`` was given; without it ``MLP_ACCEL_PATH`` counts.
+    names : sequence of str
+        Backends, and peers, which have no paths.
+    named : bool
+        Somebody asked for just these backends: one that has no such path is an error, and is not left out.
+
+    Raises
+    ------
+    SettingError
+        If one that was named has no such path, or none has; lists the paths.
+    """
+    path, source = requested_path(option, "--path")
+    if path == AUTO:
+        return None, names, None
+    paths = {name: (LOOP, *backends.backend_class(name).path_names) for name in names if name not in PEERS}
+    lacking = [name for name, own in paths.items() if path.partition(":")[0] not in own]
+    if lacking and (named or len(lacking) == len(paths)):
+        known = "; ".join(f"{name} has {', '.join(own)}" for name, own in paths.items() if name in lacking)
+        raise SettingError(f"no path {path!r} of {', '.join(lacking)}, asked for by {source}: {known}")
+    note = f"without {', '.join(lacking)}: no path {path!r} there, which {source} asks for" if lacking else None
+    return path, [name for name in names if name not in lacking], note
 
 
 def _chosen(names: str, peers: Sequence[str]) -> list[str]:

@@ -20,11 +20,15 @@ def save_params(path: str | os.PathLike[str], params: Sequence[tuple[npt.NDArray
 
     Raises
     ------
+    ParameterFileError
+        If they are what `load_params` would refuse: no floating arrays, or layers that do not fit together. Nothing is written.
     OutputError
         If the file cannot be written.
     """
+    checked = [(np.asarray(weights), np.asarray(bias)) for weights, bias in params]
+    _check(path, checked)
     arrays: dict[str, Any] = {}
-    for layer, (weights, bias) in enumerate(params, start=1):
+    for layer, (weights, bias) in enumerate(checked, start=1):
         arrays[f"weights_{layer}"], arrays[f"bias_{layer}"] = weights, bias
     write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
@@ -48,6 +52,14 @@ def load_params(path: str | os.PathLike[str]) -> list[tuple[npt.NDArray[Any], np
     if not layers or set(names) != set(arrays):
         raise ParameterFileError(f"{path}: holds {', '.join(arrays) or 'nothing'}, not weights_1, bias_1, weights_2 and so on")
     params = [(arrays[f"weights_{layer}"], arrays[f"bias_{layer}"]) for layer in range(1, layers + 1)]
+    _check(path, params)
+    return params
+
+
+def _check(path: str | os.PathLike[str], params: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+    """Refuse what is no network: neither a file that holds it nor a file that would."""
+    if not params:
+        raise ParameterFileError(f"{path}: a network has at least one layer; there is none")
     n_in: int | None = None
     for layer, (weights, bias) in enumerate(params, start=1):
         if weights.ndim != 2 or bias.shape != weights.shape[1:] or n_in not in (None, weights.shape[0]):
@@ -56,4 +68,3 @@ def load_params(path: str | os.PathLike[str]) -> list[tuple[npt.NDArray[Any], np
         if not (np.issubdtype(weights.dtype, np.floating) and np.issubdtype(bias.dtype, np.floating)):
             raise ParameterFileError(f"{path}: layer {layer} is not floating: {weights.dtype}, {bias.dtype}")
         n_in = weights.shape[1]
-    return params

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlp_accel.network import init_params
+from mlp_accel.optimizers import Optimizer, find_optimizer
+from mlp_accel.schedules import Schedule, find_schedule
+from mlp_accel.trainer import NOTEBOOK_LEARNING_RATE
+from mlp_accel.trainer import learning_rate as rate_or_default
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Recipe:
     random_bias : bool
         Draw the initial biases as well.
 
-    The others are those of `mini_batch_sgd` and `get_backend`.
+    The others are those of `mini_batch_sgd` and `get_backend`; None means the default there.
     """
 
     hidden: tuple[int, ...] = (32,)
@@ -31,7 +35,14 @@ class Recipe:
     dtype: str = "float32"
     epochs: int = 5
     batch_size: int = 128
-    learning_rate: float = 0.5
+    learning_rate: float | None = None
+    optimizer: str = "sgd"
+    momentum: float | None = None
+    weight_decay: float | None = None
+    schedule: str = "constant"
+    warmup: float | None = None
+    step_epochs: int | None = None
+    gamma: float | None = None
     weight_scale: float | None = None
     random_bias: bool = False
     loss_average: str = "samples"
@@ -41,9 +52,30 @@ class Recipe:
         """Initial parameters for that many inputs and classes."""
         return init_params([n_in, *self.hidden, n_classes], self.seed, self.weight_scale, self.random_bias)
 
+    def find_optimizer(self) -> Optimizer:
+        """The optimiser with its settings; SettingError if they do not fit together."""
+        return find_optimizer(self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def find_schedule(self) -> Schedule:
+        """The schedule with its settings; SettingError if they do not fit together."""
+        return find_schedule(self.schedule, warmup=self.warmup, step_epochs=self.step_epochs, gamma=self.gamma)
+
+    def optimizer_settings(self) -> dict[str, Any]:
+        """``optimizer``, ``learning_rate``, ``momentum`` and ``weight_decay`` as they are used, defaults filled in.
+
+        A setting that the optimiser does not have is None.
+        """
+        optimizer = self.find_optimizer()
+        return {
+            "optimizer": self.optimizer,
+            "learning_rate": rate_or_default(self.learning_rate, optimizer, self.gradient),
+            "momentum": optimizer.values.get("momentum"),
+            "weight_decay": optimizer.values.get("weight_decay"),
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """In types that JSON knows."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        """In types that JSON knows, with the settings of the optimiser as they are used."""
+        return {**asdict(self), "hidden": list(self.hidden), **self.optimizer_settings()}
 
 
 RECIPES = {
@@ -52,7 +84,7 @@ RECIPES = {
         gradient="notebook",
         dtype="float64",
         epochs=50,
-        learning_rate=0.01,
+        learning_rate=NOTEBOOK_LEARNING_RATE,
         weight_scale=0.3,
         random_bias=True,
         loss_average="notebook",

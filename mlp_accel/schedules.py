@@ -123,7 +123,9 @@ class Schedule:
         except (TypeError, ValueError):
             value = math.nan
         if not (math.isfinite(value) and value >= 0):
-            raise SettingError(f"the schedule {self.name!r} must return a number, 0 or more; at step {number} it returned {factor!r}")
+            raise SettingError(
+                f"the schedule {self.name!r} must return a number, 0 or more; at step {number} it returned {factor!r}"
+            )
         return value
 
 

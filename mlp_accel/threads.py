@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from operator import index
 from pathlib import Path, PurePosixPath
 
 from mlp_accel.errors import SettingError
@@ -90,8 +91,8 @@ def thread_count(threads: int | None = None, source: str = "the argument threads
             return default_threads()
     limit = available_cores()
     try:
-        count = int(value)
-    except ValueError:
+        count = int(value) if isinstance(value, str) else index(value)
+    except (ValueError, TypeError):
         count = 0
     if not 1 <= count <= limit:
         raise SettingError(f"{value!r} from {source} is no number of threads; this process can use 1 to {limit}")

@@ -1,140 +1,28 @@
-"""Training by minibatch stochastic gradient descent."""
+"""Training by gradient descent on minibatches, and evaluation."""
 
 from __future__ import annotations
 
-import functools
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends import ACTIVATIONS, GRADIENTS, get_backend
-from mlp_accel.backends.base import Array, Backend, Params
-from mlp_accel.errors import SettingError, check_choice
-from mlp_accel.history import History, NonFiniteLossError
-from mlp_accel.network import backward, forward, sgd
+from mlp_accel.activations import Activation, find_activation
+from mlp_accel.backends import get_backend
+from mlp_accel.backends.base import Backend
+from mlp_accel.backends.loop import Step, to_backend
+from mlp_accel.errors import SettingError
+from mlp_accel.history import DIVERGED, INTERRUPTED, History, NonFiniteLossError
+from mlp_accel.network import layer_outputs
+from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
+from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
 from mlp_accel.threads import thread_count
-from mlp_accel.workspace import Workspace
+from mlp_accel.trainer import Networks, Trainer, check_labels, check_params
 
-LOSS_AVERAGES = ("samples", "notebook")
-
-
-@dataclass(frozen=True)
-class SGDStep:
-    """One step of minibatch SGD, for `Backend.train_epoch`."""
-
-    learning_rate: float
-    activation: str = "tanh"
-    gradient: str = "exact"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise SettingError(f"the learning rate must be a positive number; got {self.learning_rate}")
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("gradient", self.gradient, GRADIENTS)
-
-    def __call__(
-        self, backend: Backend, params: Params, x: Array, y: Array, rows: Array, workspace: Workspace
-    ) -> tuple[Params, Any, Any]:
-        """Train on the samples `rows` of `x` and `y`; `params` may be overwritten.
-
-        Returns
-        -------
-        params, loss, hits
-            The new parameters, and the sum of the losses and the number of right answers before the update.
-        """
-        x, y = backend.minibatch(x, y, rows, out=workspace.x)
-        outputs, y_hat = forward(backend, params, x, self.activation, workspace)
-        logits = outputs[-1]
-        loss, hits = backend.cross_entropy_from_logits(y, logits), backend.correct(y, logits)
-        grads = backward(backend, params, outputs, y_hat, y, self.gradient, self.activation, workspace)
-        return sgd(backend, params, grads, self.learning_rate, in_place=True), loss, hits
-
-
-class Trainer:
-    """A training run, epoch by epoch: data and parameters stay on the device between epochs.
-
-    The parameters are those of `mini_batch_sgd`, which is the simple way to use this.
-
-    Raises
-    ------
-    SettingError
-        If a setting is out of range.
-    ValueError
-        If images, labels and parameters do not fit together.
-    """
-
-    def __init__(
-        self,
-        x: npt.NDArray[Any],
-        y: npt.NDArray[Any],
-        params: Sequence[tuple[Any, Any]],
-        step: SGDStep,
-        backend: Backend,
-        *,
-        batch_size: int = 128,
-        seed: int = 0,
-        fused: bool = True,
-        loss_average: str = "samples",
-    ) -> None:
-        if batch_size < 1:
-            raise SettingError(f"the batch size must be at least 1; got {batch_size}")
-        self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
-        layer_sizes = check_params(params)
-        check_labels(y, x.shape[0], layer_sizes[-1])
-        self.backend, self.step = backend, step
-        self.batch_size = min(batch_size, x.shape[0])
-        self.params = to_backend(backend, params)
-        self.x, self.y = backend.asarray(x), backend.asarray(y)
-        backend.check_input(self.x, layer_sizes[0])
-        self._workspace = Workspace.allocate(backend, layer_sizes, self.batch_size)
-        self._rng = order_generator(seed)
-        self._order = self._rng.permutation(x.shape[0])
-        self._train_epoch = backend.train_epoch if fused else functools.partial(Backend.train_epoch, backend)
-        self._images = backend.training_images(self.x) if fused else self.x
-        backend.synchronize()
-
-    def epoch(self) -> tuple[float, float, float]:
-        """Train on every sample once, in a fresh random order.
-
-        Returns
-        -------
-        loss, accuracy, seconds : float
-            The loss may be non-finite: that is for the caller to judge.
-        """
-        start = time.perf_counter()
-        order = self.backend.asarray(self._order)
-        self.params, losses, hits = self._train_epoch(
-            self.step, self.params, self._images, self.y, order, self.batch_size, self._workspace
-        )
-        self._order = self._rng.permutation(self.x.shape[0])  # of the next epoch, while a GPU still works on this one
-        n, host = self.x.shape[0], self.backend.to_numpy
-        loss, accuracy = (epoch_mean(host(sums), n, self.batch_size, self.loss_average) for sums in (losses, hits))
-        self.backend.synchronize()
-        return loss, accuracy, time.perf_counter() - start
-
-    def host_params(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """The parameters as NumPy arrays."""
-        host = self.backend.to_numpy
-        return [(np.array(host(weights)), np.array(host(bias))) for weights, bias in self.params]  # copies
-
-
-def order_generator(seed: int) -> np.random.Generator:
-    """What draws the order of the samples: not the stream that drew the parameters."""
-    return np.random.default_rng([seed, 1])
-
-
-def epoch_mean(batch_sums: npt.NDArray[np.float64], n: int, batch_size: int, loss_average: str) -> float:
-    """The mean over an epoch of `n` samples from the sums of its minibatches; `loss_average` as in `mini_batch_sgd`."""
-    if loss_average == "samples":
-        return float(batch_sums.sum() / n)
-    sizes = np.full(len(batch_sums), batch_size)
-    sizes[-1] = n - batch_size * (len(batch_sums) - 1)
-    return float((batch_sums / sizes).sum() / (n // batch_size))  # one batch too few in the divisor, as the notebook
+Callback = Callable[[History], object]
 
 
 def mini_batch_sgd(
@@ -144,17 +32,25 @@ def mini_batch_sgd(
     *,
     epochs: int = 5,
     batch_size: int = 128,
-    learning_rate: float = 0.5,
-    activation: str = "tanh",
+    learning_rate: float | None = None,
+    activation: str | Activation = "tanh",
     gradient: str = "exact",
+    optimizer: str | Optimizer | UpdateFunction = "sgd",
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    schedule: str | Schedule | ScheduleFunction = "constant",
+    warmup: float | None = None,
+    step_epochs: int | None = None,
+    gamma: float | None = None,
     seed: int = 0,
     backend: Backend | str | None = None,
     threads: int | None = None,
-    fused: bool = True,
+    path: str | None = None,
+    step: Step | None = None,
     loss_average: str = "samples",
-    callbacks: Sequence[Callable[[History], object]] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> History:
-    """Train a network by stochastic gradient descent on minibatches.
+    """Train a network by gradient descent on minibatches.
 
     Every epoch visits all samples in a fresh random order; the short last minibatch is used too.
 
@@ -168,20 +64,34 @@ def mini_batch_sgd(
         Where to start, as from `init_params`; not changed.
     epochs, batch_size : int
         How often to visit every sample, and how many to average each gradient over.
-    learning_rate : float
-        Step size of SGD.
-    activation : {"tanh", "relu", "sigmoid"}
-        Of the hidden layers.
+    learning_rate : float, optional
+        By default that of the optimiser: 0.5 for sgd (0.01 with the notebook's gradient, which is a sum).
+    activation : str or Activation
+        Of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
     gradient : {"exact", "notebook"}
         See `backward`.
+    optimizer : str, Optimizer or callable
+        A name in `mlp_accel.optimizers`, or a rule of your own.
+    momentum, weight_decay : float, optional
+        Settings of the optimiser, where it has them.
+    schedule : str, Schedule or callable
+        How the learning rate goes from minibatch to minibatch: a name in `mlp_accel.schedules`, or a function ``(step, steps)`` of
+        your own that returns what the learning rate is multiplied with.
+    warmup : float, optional
+        Share of all steps in which the learning rate rises.
+    step_epochs, gamma : int, float, optional
+        Settings of the schedule ``"step"``.
     seed : int
         Of the order of the samples, which is the same on every backend.
     backend : Backend or str, optional
         What to compute on; by default as `get_backend` chooses.
     threads : int, optional
         CPU threads; by default ``MLP_ACCEL_NUM_THREADS``, else the cores granted to the process.
-    fused : bool
-        Use the backend's fused epoch where it has one.
+    path : str, optional
+        How an epoch is trained, by name: ``"loop"`` is `mlp_accel.network.train_step` in a loop; by default ``MLP_ACCEL_PATH``,
+        else the backend's fastest path that can.
+    step : callable, optional
+        A step of your own, with the arguments and results of `mlp_accel.network.train_step`; it runs in the loop.
     loss_average : {"samples", "notebook"}
         ``"notebook"``: sum of the minibatch means over ``n // batch_size``, which is what the notebook prints.
     callbacks : sequence of callable
@@ -200,47 +110,191 @@ def mini_batch_sgd(
         If data and parameters do not fit together.
     NonFiniteLossError
         If the loss becomes NaN or infinite.
+    PathError
+        If the path that was asked for cannot train this.
     """
-    if epochs < 1:
-        raise SettingError(f"the number of epochs must be at least 1; got {epochs}")
-    step = SGDStep(float(learning_rate), activation, gradient)
-    if not isinstance(backend, Backend):
-        backend = get_backend(backend)
-    history = History(backend=backend.name)
-    # A loss that is not finite is reported below, by name; NumPy's warnings on the way there add nothing.
-    with backend.limit_threads(thread_count(threads)), np.errstate(over="ignore", invalid="ignore"):
-        trainer = Trainer(x, y, params, step, backend, batch_size=batch_size, seed=seed, fused=fused, loss_average=loss_average)
-        history.params = trainer.host_params()
-        whole = 0, history.params
-        try:
-            for epoch in range(1, epochs + 1):
-                loss, accuracy, seconds = trainer.epoch()
-                if not math.isfinite(loss):
-                    raise NonFiniteLossError(loss, f"in epoch {epoch}", learning_rate, history)
-                params_after = trainer.host_params()
-                history.loss.append(loss)
-                history.accuracy.append(accuracy)
-                history.seconds.append(seconds)
-                history.params = params_after
-                whole = epoch, params_after
-                votes = [callback(history) for callback in callbacks]  # every one is called
-                if any(votes):
-                    break
-        except KeyboardInterrupt:
-            history.interrupted = True
-            history.cut(*whole)
+    settings = find_optimizer(optimizer, momentum=momentum, weight_decay=weight_decay)
+    rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
+    with _training(backend, threads, epochs) as (used, n_threads):
+        trainer = Trainer(
+            *(x, y, [params], used),
+            batch_size=batch_size,
+            activation=activation,
+            gradient=gradient,
+            optimizers=[settings],
+            learning_rates=[learning_rate],
+            schedule=rates,
+            epochs=epochs,
+            seeds=[seed],
+            path=path,
+            step=step,
+            threads=n_threads,
+            loss_average=loss_average,
+        )
+        (history,) = _run(trainer, epochs, callbacks)
+    if history.status == DIVERGED:
+        raise NonFiniteLossError(str(history.reason), history)
     return history
 
 
+def train_many(
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    networks: Networks,
+    *,
+    epochs: int = 5,
+    batch_size: int = 128,
+    learning_rates: float | Sequence[float] | None = None,
+    activation: str | Activation = "tanh",
+    gradient: str = "exact",
+    optimizer: str | Optimizer | UpdateFunction = "sgd",
+    momentum: float | Sequence[float] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
+    schedule: str | Schedule | ScheduleFunction = "constant",
+    warmup: float | None = None,
+    step_epochs: int | None = None,
+    gamma: float | None = None,
+    seeds: Sequence[int] | None = None,
+    backend: Backend | str | None = None,
+    threads: int | None = None,
+    path: str | None = None,
+    step: Step | None = None,
+    loss_average: str = "samples",
+) -> list[History]:
+    """Train several networks of the same layer sizes on the same data.
+
+    Each result is, bit for bit, that of `mini_batch_sgd` with the network's own parameters, settings and seed. A path may train
+    them side by side: the sparse path of the Numba backend spreads them over the cores, one thread each; the cluster path of CuPy
+    trains them in one launch.
+
+    Parameters
+    ----------
+    networks : sequence of list of (weights, bias)
+        Where each starts, as from `init_params`; not changed.
+    learning_rates, momentum, weight_decay : float or sequence of float, optional
+        For all networks, or one for each.
+    seeds : sequence of int, optional
+        Of each network's order of the samples; by default 0, 1, 2, ...
+
+    The others are those of `mini_batch_sgd`.
+
+    Returns
+    -------
+    list of History
+        One for each network, with its trained parameters and its `status`: one whose loss becomes NaN or infinite is
+        ``"diverged"``, keeps what it had reached before, and is left out; the others go on. ``seconds`` is the duration of an epoch
+        of all networks together. Ctrl-C ends the training and returns what was reached.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of range.
+    ValueError
+        If data and parameters do not fit together.
+    PathError
+        If the path that was asked for cannot train this.
+    """
+    count = len(networks)
+    given = {"momentum": momentum, "weight_decay": weight_decay}
+    own: dict[str, list[float | None]] = {name: _for_each(value, count, f"values of {name}") for name, value in given.items()}
+    optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in own.items()}) for i in range(count)]
+    rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
+    with _training(backend, threads, epochs) as (used, n_threads):
+        trainer = Trainer(
+            *(x, y, networks, used),
+            batch_size=batch_size,
+            activation=activation,
+            gradient=gradient,
+            optimizers=optimizers,
+            learning_rates=_for_each(learning_rates, count, "learning rates"),
+            schedule=rates,
+            epochs=epochs,
+            seeds=list(range(count)) if seeds is None else _for_each(seeds, count, "seeds"),
+            path=path,
+            step=step,
+            threads=n_threads,
+            loss_average=loss_average,
+        )
+        return _run(trainer, epochs)
+
+
+def _for_each(values: Any, count: int, what: str) -> list[Any]:
+    """A list with one of `values` for each network, from one for all (or None) or from a sequence of the right length."""
+    if values is None or np.ndim(values) == 0:
+        return [values] * count
+    if len(values) != count:
+        raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
+    return list(values)
+
+
+@contextmanager
+def _training(backend: Backend | str | None, threads: int | None, epochs: int) -> Iterator[tuple[Backend, int]]:
+    """The backend, with the number of threads that it may use inside the context."""
+    if epochs < 1:
+        raise SettingError(f"the number of epochs must be at least 1; got {epochs}")
+    used = backend if isinstance(backend, Backend) else get_backend(backend)
+    count = thread_count(threads)
+    # A loss that is not finite is reported by name; NumPy's warnings on the way there add nothing.
+    with used.limit_threads(count), np.errstate(all="ignore"):
+        yield used, count
+
+
+def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> list[History]:
+    """Train to the end, to a loss that is not finite, or to Ctrl-C; a history for each network."""
+    paths = [trainer.taken_by(network) for network in range(len(trainer.optimizers))]
+    name = trainer.backend.name
+    histories = [History(backend=name, path=taken.name, passed_over=list(taken.passed_over)) for taken in paths]
+    training = list(range(len(histories)))
+    states = trainer.states()
+    for history, state in zip(histories, states, strict=True):
+        history.params = state.params
+    whole = {network: (0, state.params) for network, state in enumerate(states)}
+    try:
+        for epoch in range(1, epochs + 1):
+            result = trainer.epoch()
+            finite = [place for place, loss in enumerate(result.losses) if math.isfinite(loss)]
+            for place in sorted(set(range(len(training))) - set(finite)):
+                history, rate = histories[training[place]], trainer.learning_rates[place]
+                history.status = DIVERGED
+                history.reason = f"the loss is {result.losses[place]} in epoch {epoch} at learning rate {rate:g}"
+            if not finite:
+                break
+            if len(finite) < len(training):
+                trainer.keep(finite)
+                training = [training[place] for place in finite]
+            states = trainer.states()
+            for place, network, state in zip(finite, training, states, strict=True):
+                history = histories[network]
+                history.loss.append(result.losses[place])
+                history.accuracy.append(result.accuracies[place])
+                history.seconds.append(result.seconds)
+                history.params = state.params
+            whole |= {network: (epoch, state.params) for network, state in zip(training, states, strict=True)}
+            votes = [callback(histories[0]) for callback in callbacks]  # every one is called
+            if any(votes):
+                break
+    except KeyboardInterrupt:
+        for network, history in enumerate(histories):
+            history.cut(*whole[network])
+            if history.status != DIVERGED:
+                history.status, history.reason = INTERRUPTED, "Ctrl-C"
+    return histories
+
+
 def evaluate(
-    backend: Backend,
+    backend: Backend | str | None,
     params: Sequence[tuple[Any, Any]],
     x: npt.NDArray[Any],
     y: npt.NDArray[Any],
-    activation: str = "tanh",
+    activation: str | Activation,
     batch_size: int = 1000,
 ) -> tuple[float, float]:
     """Mean loss and accuracy of a network on a whole data set, `batch_size` samples at a time.
+
+    Parameters
+    ----------
+    activation : str or Activation
+        That which the network was trained with: the parameters do not tell.
 
     Returns
     -------
@@ -248,44 +302,25 @@ def evaluate(
 
     Raises
     ------
+    SettingError
+        If the batch size is below 1 or the activation unknown.
     ValueError
         If data and parameters do not fit together.
     """
-    check_labels(y, len(x), check_params(params)[-1])
-    params = to_backend(backend, params)
+    if batch_size < 1:
+        raise SettingError(f"the batch size must be at least 1; got {batch_size}")
+    activation = find_activation(activation)
+    used = backend if isinstance(backend, Backend) else get_backend(backend)
+    sizes = check_params(params)
+    check_labels(y, len(x), sizes[-1])
+    on_device = to_backend(used, params)
     loss = hits = 0.0
     for start in range(0, len(x), batch_size):
-        part = slice(start, start + batch_size)
-        outputs, _ = forward(backend, params, backend.asarray(x[part]), activation)
-        labels = backend.asarray(y[part])
-        loss += float(backend.cross_entropy_from_logits(labels, outputs[-1]))
-        hits += float(backend.correct(labels, outputs[-1]))
+        part = used.asarray(x[start : start + batch_size])
+        used.check_input(part, sizes[0])
+        outputs, _ = layer_outputs(used, on_device, used.scale_pixels(part), activation)
+        labels = used.asarray(np.array(y[start : start + batch_size], np.int64))
+        _, part_loss, part_hits = used.classify(outputs[-1], labels, "exact")
+        loss += float(part_loss)
+        hits += float(part_hits)
     return loss / len(x), hits / len(x)
-
-
-def to_backend(backend: Backend, params: Sequence[tuple[Any, Any]]) -> Params:
-    """Parameters as arrays of `backend`."""
-    return [(backend.asarray(weights), backend.asarray(bias)) for weights, bias in params]
-
-
-def check_params(params: Sequence[tuple[Any, Any]]) -> list[int]:
-    """The layer sizes of a network; ValueError if its layers do not fit together."""
-    if not params:
-        raise ValueError("a network has at least one layer; got none")
-    sizes = [params[0][0].shape[0]]
-    for layer, (weights, bias) in enumerate(params, start=1):
-        if weights.shape != (sizes[-1], *bias.shape) or len(weights.shape) != 2:
-            expected = f"({sizes[-1]}, n) and (n,)"
-            raise ValueError(f"layer {layer} must have weights and bias of shape {expected}; got {weights.shape} and {bias.shape}")
-        sizes.append(weights.shape[1])
-    return sizes
-
-
-def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
-    """Refuse labels that do not fit the samples or the network; ValueError."""
-    if n_samples == 0 or y.shape != (n_samples,):
-        raise ValueError(f"y must hold one label for each of the {n_samples} samples of x, at least one; its shape is {y.shape}")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"y must be integer labels; its dtype is {y.dtype}")
-    if y.min() < 0 or y.max() >= n_classes:
-        raise ValueError(f"y has labels from {y.min()} to {y.max()}; the network knows 0 to {n_classes - 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import array_api_strict
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends.base import Array, Backend
+from mlp_accel.backends.memory import Arena
 
 
 class ReferenceBackend(Backend):
@@ -30,8 +32,17 @@ class StrictBackend(Backend):
             array = self.xp.asarray(array, device=self._device)
         return super().asarray(array)
 
-    def empty(self, shape: tuple[int, ...]) -> Array:
-        return self.xp.empty(shape, dtype=self.float_dtype, device=self._device)
+    def _new(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.xp.empty(shape, dtype=dtype, device=self._device)
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.asarray(self.xp.asarray(array, device=array_api_strict.Device("CPU_DEVICE")))
+
+
+class PoisonedArena(Arena):
+    """Memory that a step finds full of NaN, again and again: what an op reads before it has written it shows."""
+
+    def take(self, shape: tuple[int, ...], dtype: Any, make: Callable[[tuple[int, ...], Any], Any]) -> Any:
+        array = super().take(shape, dtype, make)
+        array[...] = float("nan") if np.dtype(array.dtype).kind == "f" else 1
+        return array

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlp_accel import __version__, evaluate, get_backend, load, load_params
+from mlp_accel import __version__, evaluate, get_backend, init_params, load, load_params, mini_batch_sgd
 from mlp_accel.backends import unavailable
 from mlp_accel.threads import available_cores
 from tests.commands import assert_clear_error, run
@@ -49,7 +49,7 @@ def test_json_on_standard_output_stands_there_alone(clouds: Path) -> None:
     for command in (["train", "--backend", "numpy"], ["bench", "--backends", "numpy", "--epochs", "1"]):
         result = run(*command, "--data", clouds, "--json", "-")
         assert result.returncode == 0, result.stderr
-        assert json.loads(result.stdout)["schema"] == 1
+        assert json.loads(result.stdout)["schema"] == {"train": 1, "bench": 2}[command[0]]
         assert result.stderr
 
 
@@ -58,6 +58,69 @@ def test_the_environment_chooses_the_backend_and_the_flag_goes_before_it(clouds:
     assert "backend numpy" in run(*arguments, MLP_ACCEL_BACKEND="numpy").stdout
     assert "backend numpy" in run(*arguments, "--backend", "numpy", MLP_ACCEL_BACKEND="cupy").stdout
     assert "1 threads" in run(*arguments, MLP_ACCEL_BACKEND="numpy", MLP_ACCEL_NUM_THREADS="1").stdout
+
+
+def trained(clouds: Path, *arguments: object, **environment: str) -> dict[str, Any]:
+    result = run("train", "--data", clouds, "--backend", "numpy", "--epochs", 3, "--json", "-", *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
+
+
+def losses(content: dict[str, Any]) -> list[float]:
+    return [row["loss"] for row in content["history"]]
+
+
+def expected_losses(clouds: Path, **settings: Any) -> list[float]:
+    data = load(clouds)
+    params = init_params([data.n_in, 32, data.n_classes])
+    return mini_batch_sgd(data.x_train, data.y_train, params, epochs=3, backend="numpy", **settings).loss
+
+
+def test_optimizer_and_schedule_are_those_of_the_options(clouds: Path) -> None:
+    plain = ("--learning-rate", 0.05, "--optimizer")
+    rule = {"learning_rate": 0.05, "optimizer": "nesterov", "momentum": 0.5, "weight_decay": 0.01}
+    schedule = {"schedule": "step", "warmup": 0.2, "step_epochs": 2, "gamma": 0.25}
+    content = trained(
+        *(clouds, *plain, "nesterov", "--momentum", 0.5, "--weight-decay", 0.01),
+        *("--schedule", "step", "--warmup", 0.2, "--step-epochs", 2, "--gamma", 0.25),
+    )
+    assert losses(content) == expected_losses(clouds, **rule, **schedule)
+    assert {name: content["config"][name] for name in (*rule, *schedule)} == {**rule, **schedule}
+    content = trained(clouds, *plain, "adamw", "--schedule", "one-cycle")
+    assert losses(content) == expected_losses(clouds, learning_rate=0.05, optimizer="adamw", schedule="one-cycle")
+
+
+def test_the_learning_rate_is_that_of_the_optimizer_by_default(clouds: Path) -> None:
+    for name, rate in {"sgd": 0.5, "momentum": 0.05, "adam": 0.001}.items():
+        content = trained(clouds, "--optimizer", name)
+        assert content["config"]["learning_rate"] == rate
+        assert losses(content) == expected_losses(clouds, optimizer=name)
+    assert trained(clouds, "--gradient", "notebook")["config"]["learning_rate"] == 0.01
+
+
+def test_a_flag_goes_before_the_recipe(clouds: Path) -> None:
+    content = trained(clouds, "--recipe", "notebook", "--optimizer", "momentum", "--momentum", 0.25)
+    rule = {"optimizer": "momentum", "momentum": 0.25, "learning_rate": 0.01, "gradient": "notebook"}
+    assert {name: content["config"][name] for name in rule} == rule
+
+
+def test_train_says_which_path_trained(clouds: Path) -> None:
+    arguments = ("train", "--data", clouds, "--epochs", 1, "--backend", "numpy")
+    for result in (run(*arguments), run(*arguments, "--path", "loop"), run(*arguments, MLP_ACCEL_PATH="loop")):
+        assert "path loop" in result.stdout.splitlines()
+    content = trained(clouds)
+    assert (content["path"], content["passed_over"], content["status"], content["reason"]) == ("loop", [], "done", None)
+
+
+@pytest.mark.skipif(unavailable("numba") is not None, reason="Numba cannot run here")
+def test_train_says_why_not_the_paths_before_it(clouds: Path) -> None:
+    result = run("train", "--data", clouds, "--epochs", 1, "--backend", "numba", "--json", "-")
+    content = json.loads(result.stdout)
+    assert content["path"] == "loop", "the clouds are no images"
+    ((name, reason),) = content["passed_over"]
+    assert name == "sparse"
+    assert f"path loop; not sparse: {reason}" in result.stderr.splitlines()
 
 
 def test_the_notebooks_recipe_uses_its_settings(clouds: Path) -> None:
@@ -85,6 +148,12 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
     assert run("doctor", MLP_ACCEL_BACKEND="torch").returncode == 2
     assert run("doctor", MLP_ACCEL_NUM_THREADS="many").returncode == 2
     assert run("doctor", MLP_ACCEL_DATA_DIR="/nowhere").returncode == 2
+    assert run("doctor", MLP_ACCEL_PATH="scenic").returncode == 2
+    assert run("doctor", MLP_ACCEL_PATH="loop").returncode == 0
+    result = run("doctor", MLP_ACCEL_PATH="sparse", MLP_ACCEL_BACKEND="numpy")
+    assert result.returncode == 2
+    assert "MLP_ACCEL_PATH=sparse is no path of the selected backend numpy; it has auto, loop" in result.stdout
+    assert "to mend it: unset MLP_ACCEL_PATH" in result.stdout
     if unavailable("cupy") is not None:
         result = run("doctor", MLP_ACCEL_BACKEND="cupy")
         assert result.returncode == 3
@@ -141,6 +210,12 @@ def test_an_unknown_backend_names_source_and_choices() -> None:
     assert_clear_error(run("bench", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND")
 
 
+def test_an_unknown_path_names_source_and_choices() -> None:
+    arguments = ("train", "--backend", "numpy")
+    assert_clear_error(run(*arguments, MLP_ACCEL_PATH="scenic"), 2, "'scenic'", "MLP_ACCEL_PATH", "numpy has loop")
+    assert_clear_error(run(*arguments, "--path", "scenic", MLP_ACCEL_PATH="loop"), 2, "'scenic'", "--path")
+
+
 @pytest.mark.skipif(unavailable("cupy") is None, reason="CuPy runs here")
 def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) -> None:
     assert_clear_error(run("train", "--backend", "cupy"), 3, "backend 'cupy' cannot run here", "To mend it")
@@ -163,7 +238,16 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["train", "--learning-rate", "nan"], ["learning rate", "nan"]),
         (["bench", "--learning-rate", "inf"], ["learning rate", "inf"]),
         (["train", "--learning-rate", "fast"], ["--learning-rate"]),
-        (["train", "--activation", "gelu"], ["'gelu'", "tanh, relu, sigmoid"]),
+        (["train", "--activation", "swoosh"], ["'swoosh'", "tanh, relu, sigmoid", "gelu"]),
+        (["train", "--optimizer", "sdg"], ["'sdg'", "sgd, momentum, nesterov, adam, adamw"]),
+        (["train", "--momentum", "0.9"], ["'sgd' has no setting momentum", "momentum, nesterov would have it"]),
+        (["bench", "--momentum", "0.9"], ["'sgd' has no setting momentum"]),
+        (["train", "--optimizer", "adam", "--weight-decay", "-1"], ["weight_decay", "-1"]),
+        (["train", "--schedule", "falling"], ["'falling'", "constant, linear, cosine, step, one-cycle"]),
+        (["train", "--schedule", "cosine", "--gamma", "0.5"], ["'cosine' has no setting gamma; step has it"]),
+        (["train", "--schedule", "step", "--step-epochs", "0"], ["step_epochs", "whole number", "0"]),
+        (["train", "--warmup", "1"], ["warmup", "from 0 to below 1"]),
+        (["train", "--backend", "numpy", "--path", "sparse"], ["no path 'sparse'", "--path", "numpy has loop"]),
         (["train", "--gradient", "right"], ["'right'", "exact, notebook"]),
         (["train", "--dtype", "float16"], ["'float16'", "float32, float64"]),
         (["train", "--recipe", "soup"], ["'soup'", "default, notebook"]),
@@ -206,7 +290,9 @@ def test_a_training_that_diverges_is_exit_5(clouds: Path, tmp_path: Path) -> Non
     save.write_text("precious")
     result = run("train", "--data", clouds, "--backend", "numpy", "--activation", "relu", "--learning-rate", 1e30, "--save", save)
     assert result.returncode == 5
-    assert "learning rate 1e+30" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("mlp-accel: error: the loss is ")
+    assert "in epoch 1 at learning rate 1e+30" in line
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
     assert save.read_text() == "precious"

@@ -19,7 +19,7 @@ from mlp_accel.commands.ab import ab
 from tests.commands import assert_clear_error, run
 
 ROOT = Path(__file__).parent.parent
-BENCH = ROOT / "benchmarks" / "results" / "bench.json"
+BENCH = ROOT / "tests" / "data" / "bench_schema_1.json"
 
 
 def test_compare_says_what_differs_before_it_gives_ratios(tmp_path: Path) -> None:
@@ -48,6 +48,18 @@ def test_compare_of_nothing_that_has_times_is_inconclusive(tmp_path: Path) -> No
     assert run("compare", BENCH, tmp_path / "b.json").returncode == 4
 
 
+def test_compare_puts_an_old_file_beside_a_new_one_path_by_path(clouds: Path, tmp_path: Path) -> None:
+    new = run("bench", "--backends", "numpy,numpy-handwritten", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json")
+    assert new.returncode == 0, new.stderr
+    result = run("compare", BENCH, tmp_path / "b.json", "--json", tmp_path / "c.json")
+    assert result.returncode == 0, result.stderr
+    ratios = {(row["name"], row["path"]): row["ratio"] for row in json.loads((tmp_path / "c.json").read_text())["results"]}
+    assert [key for key, ratio in ratios.items() if ratio] == [("numpy-handwritten", None)]
+    assert set(ratios) == {("numpy-handwritten", None), ("numpy", "fused"), ("numpy", "loop"), ("numba", "sparse"), ("cupy", None)}
+    assert "numpy fused: in B no row" in result.stdout
+    assert "numpy loop: in A no row" in result.stdout
+
+
 def in_folder(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mlp_accel", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
@@ -56,15 +68,23 @@ def in_folder(folder: Path, *arguments: str, **environment: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the package as it is here in its only commit."""
+    """A repository with the package as it is here in its last commit; the one before it, ``older``, has no harness."""
     root = tmp_path_factory.mktemp("repository") / "checkout"
     root.mkdir()
     shutil.copytree(ROOT / "mlp_accel", root / "mlp_accel", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+
+    def git(*command: str) -> None:
         subprocess.run(["git", *identity, *command], cwd=root, check=True)
+
+    git("init", "-q", "-b", "main")
+    git("add", "-A", ":!mlp_accel/harness.py")
+    git("commit", "-q", "-m", "older")
+    git("tag", "older")
+    git("add", "-A")
+    git("commit", "-q", "-m", "all")
     return root
 
 
@@ -79,6 +99,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--base", "main", "--backends", "numpyy"], ["numpyy"]),
         (["--base", "main", "--plot", "a.xyz"], ["a.xyz"]),
         (["--base", "main", "--threads", "0"], ["--threads"]),
+        (["--base", "main", "--momentum", "0.9"], ["'sgd' has no setting momentum"]),
+        (["--base", "main", "--backends", "numpy", "--path", "sparse"], ["no path 'sparse' of numpy", "--path"]),
+        (["--base", "older", "--optimizer", "adam"], ["the base 'older' knows plain SGD alone"]),
+        (["--base", "older", "--weight-decay", "0.1"], ["the base 'older' knows plain SGD alone"]),
+        (["--base", "older", "--activation", "gelu"], ["does not know the activation 'gelu'", "tanh, relu, sigmoid"]),
         ([], ["--base"]),
     ],
     ids=str,
@@ -98,19 +123,19 @@ def test_ab_needs_a_checkout(tmp_path: Path) -> None:
 
 
 def test_ab_builds_and_measures_and_a_head_that_fails_is_inconclusive(checkout: Path, tmp_path: Path) -> None:
-    """The whole way once: two builds, workers, files, exit code. A head without a trainer spares the launches."""
-    training = checkout / "mlp_accel" / "training.py"
-    before = training.read_text()
+    """The whole way once: two builds, workers, files, exit code. A head without a training spares the launches."""
+    harness = checkout / "mlp_accel" / "harness.py"
+    before = harness.read_text()
     try:
-        training.write_text(f"{before}\ndel Trainer\n")
+        harness.write_text(f"{before}\ndel MeasuredTraining\n")
         arguments = ("--backends", "numpy", "--json", str(tmp_path / "ab.json"), "--plot", str(tmp_path / "ab.png"))
         result = in_folder(checkout, "ab", "--base", "main", *arguments, TMPDIR=str(tmp_path))
     finally:
-        training.write_text(before)
+        harness.write_text(before)
     if "a build failed" in result.stdout:
         pytest.skip(f"pip cannot build here: {result.stdout}")
     assert result.returncode == 4, result.stderr
-    assert "head: ImportError: cannot import name 'Trainer'" in result.stdout
+    assert "head: AttributeError: module 'mlp_accel.harness' has no attribute 'MeasuredTraining'" in result.stdout
     content = json.loads((tmp_path / "ab.json").read_text())
     assert content["results"][0]["verdict"] == "inconclusive"
     assert content["config"]["data"] == "mnist"

@@ -52,11 +52,14 @@ def test_the_plan_names_every_stage_row_and_file(study: Any, capsys: pytest.Capt
     for stage in study.STAGES:
         assert f"{stage}: at most 220 s" in plan
         assert str(tmp_path / f"gpu_{stage}.json") in plan
-    for row in ("cupy-ops", "cupy-steps", "cupy-graph", *(f"cupy-cluster{size}" for size in (2, 4, 8, 16))):
-        assert plan.count(f"    {row}: ") >= 2, row  # parity and epochs
-    for peer in ("torch-eager", "torch-graphs", "torch-compile", "jax-scan", "jax-vmap-k1024"):
+    for path in ("loop", "steps", "graph", *(f"cluster:{size}" for size in (2, 4, 8, 16))):
+        assert plan.count(f"    cupy {path}: ") >= 2, path  # parity and epochs
+    for peer in ("torch-eager", "torch-graphs", "torch-compile", "jax-scan", "jax-vmap k1024"):
         assert f"    {peer}: " in plan
-    assert "cupy-cluster8-k1024: " in plan
+    assert "cupy cluster:8 k1024: " in plan
+    for stage in study.STAGES.values():
+        rows = [(row.name, row.path, row.variant) for row in stage()]
+        assert len(set(rows)) == len(rows)
     assert study.STAGE_SECONDS < 240
     assert list(tmp_path.iterdir()) == []
 
@@ -70,35 +73,41 @@ def test_an_unknown_stage_is_wrong_usage(study: Any, capsys: pytest.CaptureFixtu
 def test_without_a_gpu_each_row_says_so_in_the_result_file(study: Any, tmp_path: Path) -> None:
     assert study.main(["--only", "probe", "--output", str(tmp_path)]) == 3
     result = json.loads((tmp_path / "gpu_probe.json").read_text())
-    assert (result["schema"], result["config"]["stage"]) == (1, "probe")
+    assert (result["schema"], result["config"]["stage"]) == (2, "probe")
     assert {"cpu", "commit", "date"} <= set(result["environment"])
     (row,) = result["results"]
-    assert (row["name"], row["kind"], row["status"], row["epoch_seconds"]) == ("cupy-probe", "backend", "unavailable", None)
+    assert (row["name"], row["kind"], row["status"], row["epoch_seconds"]) == ("cupy", "backend", "unavailable", None)
     assert row["reason"]
 
 
 def test_a_row_that_hangs_dies_or_fails_costs_only_itself(study: Any) -> None:
     start = time.monotonic()
-    row = study.run(study.Plan("cupy-hangs", functools.partial(time.sleep, 300)), 2)
+    row = study.run(study.Plan("cupy", functools.partial(time.sleep, 300)), 2)
     assert time.monotonic() - start < 60
     assert (row["status"], row["reason"]) == ("failed", "stopped after 2 s: the time of the stage is up")
-    row = study.run(study.Plan("cupy-dies", functools.partial(os._exit, 7)), 200)
+    row = study.run(study.Plan("cupy", functools.partial(os._exit, 7)), 200)
     assert (row["status"], row["reason"]) == ("failed", "the process died with exit code 7")
-    row = study.run(study.Plan("cupy-fails", divmod, {}), 200)
+    row = study.run(study.Plan("cupy", divmod, {}), 200)
     assert (row["status"], row["epoch_seconds"]) == ("failed", None)
     assert "TypeError" in row["reason"]
 
 
-@pytest.mark.parametrize(("path", "cluster"), [("cluster", 8), ("graph", None)])
-def test_our_rows_hold_a_path_to_numpy(study: Any, few_samples: int, emulated: None, path: str, cluster: int | None) -> None:
-    fields = study.ours.parity(path, cluster)
+def test_a_loss_that_is_not_finite_is_a_mismatch_and_no_number_of_the_file(study: Any) -> None:
+    plan = study.Plan("cupy", dict, {"loss": [2.0, float("nan")], "deep": [{"number": float("inf")}]}, path="graph")
+    row = study.run(plan, 200)
+    assert (row["status"], row["reason"]) == ("mismatch", "a loss is not finite")
+    assert (row["loss"], row["deep"], row["path"]) == ([2.0, None], [{"number": None}], "graph")
+
+
+@pytest.mark.parametrize("path", ["cluster:8", "graph"])
+def test_our_rows_hold_a_path_to_numpy(study: Any, few_samples: int, emulated: None, path: str) -> None:
+    fields = study.ours.parity(path)
     assert fields["mismatch"] is None
     assert 0 < fields["steps_parameter_difference"] < 2e-5
-    assert fields["path"].startswith("cluster of 8" if cluster else "graph")
 
 
 def test_our_rows_have_both_clocks(study: Any, few_samples: int, emulated: None) -> None:
-    fields = study.ours.times("cluster", 8, networks=2, epochs=1)
+    fields = study.ours.times("cluster:8", networks=2, epochs=1)
     assert fields["mismatch"] is None
     assert len(fields["epoch_seconds"]["samples"]) == len(fields["device_seconds"]["samples"]) == 1
     assert len(fields["loss"]) == 2

@@ -10,6 +10,7 @@ import sys
 from importlib import metadata
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import mlp_accel
@@ -24,6 +25,27 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines()}
     assert "mlp_accel" in imported
     assert not imported & set(HEAVY)
+
+
+def test_using_the_package_on_numpy_imports_neither_numba_nor_cupy_nor_matplotlib() -> None:
+    code = """
+import sys
+import numpy
+import mlp_accel
+for name in mlp_accel.__all__:
+    getattr(mlp_accel, name)
+x, y = numpy.zeros((9, 4), numpy.uint8), numpy.arange(9) % 3
+mlp_accel.mini_batch_sgd(x, y, mlp_accel.init_params([4, 3]), backend="numpy", optimizer="adam", schedule="cosine")
+print(*sys.modules)
+"""
+    report = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {name.partition(".")[0] for name in report.split()} & {"numba", "llvmlite", "cupy", "matplotlib"}
+
+
+def test_the_names_that_are_gone_are_no_longer_taken() -> None:
+    assert not hasattr(mlp_accel, "SGDStep")
+    with pytest.raises(TypeError, match="fused"):
+        mlp_accel.mini_batch_sgd(np.zeros((4, 2)), np.zeros(4, int), mlp_accel.init_params([2, 2]), fused=False)  # type: ignore[call-arg]
 
 
 def modules() -> list[ModuleType]:

@@ -12,6 +12,11 @@ from types import ModuleType
 import pytest
 
 from mlp_accel import backends, datasets, threads
+from mlp_accel.activations import ACTIVATIONS
+from mlp_accel.backends.paths import LOOP, PATH_VARIABLE
+from mlp_accel.benchmarking.result_files import label, up_to_date
+from mlp_accel.optimizers import OPTIMIZERS
+from mlp_accel.schedules import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -73,6 +78,26 @@ def test_the_ten_lines_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", [backends, datasets, threads])
 def test_every_environment_variable_is_explained(module: ModuleType) -> None:
     assert f"`{module.ENVIRONMENT_VARIABLE}`" in README
+
+
+def test_the_variable_of_the_path_is_explained_with_the_paths_of_all_backends() -> None:
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| `{PATH_VARIABLE}`")]
+    for path in (LOOP, *(path for name in backends.BACKENDS for path in backends.backend_class(name).path_names)):
+        assert f"`{path}`" in line
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *OPTIMIZERS, *SCHEDULES])
+def test_every_activation_optimizer_and_schedule_is_named(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_rows_of_the_table_are_known_by_backend_and_path() -> None:
+    script = load_script()
+    table = script.epoch_times()
+    ours = [row for row in up_to_date(script._read("bench.json"))["results"] if row["kind"] == "backend"]
+    assert ours
+    for row in ours:
+        assert f"| {label(row)} | " in table
 
 
 def test_every_file_that_it_links_to_exists() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import threadpoolctl
 
 from mlp_accel import History, get_backend, init_params, mini_batch_sgd
 from mlp_accel import threads as module
 from mlp_accel.threads import available_cores, cgroup_cores, thread_count
-from tests.test_training import TOY, toy
 
 
 def test_argument_before_environment_before_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,16 @@ def test_a_wrong_value_is_an_error_that_names_the_source_and_the_range(monkeypat
     monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", value)
     with pytest.raises(ValueError, match=rf"'{value}' from the environment variable MLP_ACCEL_NUM_THREADS.*1 to 8"):
         thread_count()
+
+
+@pytest.mark.parametrize("value", [1.9, 1.0, "1.5", [1]])
+def test_an_argument_that_is_no_whole_number_is_an_error(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"from the argument threads is no number of threads; this process can use 1 to"):
+        thread_count(value)
+
+
+def test_a_whole_number_of_numpy_is_a_whole_number() -> None:
+    assert thread_count(np.int64(1)) == 1  # type: ignore[arg-type]
 
 
 def test_the_control_groups_limit_is_read(tmp_path: Path) -> None:
@@ -92,7 +103,8 @@ def test_training_limits_blas_and_numba_threads_and_gives_them_back(name: str) -
         inside.append((blas_threads(), numba.get_num_threads()))
 
     before = blas_threads(), numba.get_num_threads()
-    mini_batch_sgd(*toy(), init_params(TOY), backend=get_backend(name), epochs=1, threads=1, callbacks=[look])
+    x, y = np.random.default_rng(0).random((20, 5)), np.arange(20) % 3
+    mini_batch_sgd(x, y, init_params([5, 4, 3]), backend=get_backend(name), epochs=1, threads=1, callbacks=[look])
     assert inside[0][0] == {1}
     if name == "numba":
         assert inside[0][1] == 1

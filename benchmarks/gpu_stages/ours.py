@@ -1,4 +1,4 @@
-"""Rows of our own: the probe, the parity of each path with NumPy, epoch times, many networks, and the map of op by op."""
+"""Rows of our own: the probe, the parity of each path with NumPy, epoch times, many networks, and the map of the loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import numpy.typing as npt
 
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, UnavailableError, epoch_times
 from mlp_accel import get_backend, init_params, load
+from mlp_accel.activations import BUILT_IN
 from mlp_accel.backends import Backend, unavailable
 from mlp_accel.backends.cupy_backend import CupyBackend
-from mlp_accel.backends.cupy_paths import PathSettings
+from mlp_accel.backends.loop import LoopPath
+from mlp_accel.backends.paths import Task, start_path
 from mlp_accel.benchmarking.checks import PARAMETER_TOLERANCE, losses_differ
-from mlp_accel.training import SGDStep, Trainer, evaluate, to_backend
-from mlp_accel.workspace import Workspace
+from mlp_accel.optimizers import OPTIMIZERS, Optimizer
+from mlp_accel.trainer import Trainer, density, initial_state
+from mlp_accel.training import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY_STEPS = 5
@@ -26,12 +29,12 @@ TF32_TOLERANCE = 5e-3
 MAP_STEPS = 20
 
 
-def gpu_backend(path: str = "auto", cluster: int | None = None, tf32: bool = False) -> CupyBackend:
-    """A CuPy backend that takes this path."""
+def gpu_backend(tf32: bool = False) -> CupyBackend:
+    """A CuPy backend."""
     problem = unavailable("cupy")
     if problem is not None:
         raise UnavailableError(problem.reason)
-    return CupyBackend(settings=PathSettings(path, cluster, tf32, source="gpu_study.py"))
+    return CupyBackend(tf32=tf32)
 
 
 def probe() -> dict[str, Any]:
@@ -65,14 +68,15 @@ def gpu_tests(timeout: float) -> dict[str, Any]:
     return {"mismatch": verdict, "pytest": output[-40:]}
 
 
-def parity(path: str, cluster: int | None = None, tf32: bool = False) -> dict[str, Any]:
+def parity(path: str, tf32: bool = False) -> dict[str, Any]:
     """A path against the NumPy backend: parameters after a few steps, and after a full epoch, whose loss must agree."""
-    ours, theirs = gpu_backend(path, cluster, tf32), get_backend("numpy")
+    ours, theirs = gpu_backend(tf32), get_backend("numpy")
     mnist = load("mnist")
     fields: dict[str, Any] = {"device": ours.device}
     problems = []
     for name, n in (("steps", PARITY_STEPS * BATCH), ("epoch", len(mnist.x_train))):
-        results = [_train(backend, mnist.x_train[:n], mnist.y_train[:n]) for backend in (ours, theirs)]
+        data = mnist.x_train[:n], mnist.y_train[:n]
+        results = [_train(backend, *data, by) for backend, by in ((ours, path), (theirs, "loop"))]
         (params, loss), (their_params, their_loss) = results
         difference = max(
             float(np.abs(a - b).max() / np.abs(b).max())
@@ -87,51 +91,44 @@ def parity(path: str, cluster: int | None = None, tf32: bool = False) -> dict[st
         wrong = losses_differ([loss], [their_loss])
         if wrong:
             problems.append(wrong)
-    again = _train(ours, mnist.x_train, mnist.y_train)
+    again = _train(ours, mnist.x_train, mnist.y_train, path)
     if any(not np.array_equal(a, b) for one, other in zip(params, again[0], strict=True) for a, b in zip(one, other, strict=True)):
         problems.append("a second run gives other bits")
-    fields["loss"], fields["path"] = [fields["epoch_loss"]["ours"]], ours.epoch_path
+    fields["loss"] = [fields["epoch_loss"]["ours"]]
     return {"mismatch": "; ".join(problems) or None, **fields}
 
 
-def _train(backend: Backend, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Any, float]:
-    trainer = Trainer(x, y, init_params(LAYER_SIZES), SGDStep(LEARNING_RATE), backend, batch_size=BATCH)
-    loss, _, _ = trainer.epoch()
-    return trainer.host_params(), loss
+def _train(backend: Backend, x: npt.NDArray[Any], y: npt.NDArray[Any], path: str) -> tuple[Any, float]:
+    options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE], "path": path}
+    trainer = Trainer(x, y, [init_params(LAYER_SIZES)], backend, **options)
+    loss = trainer.epoch().losses[0]
+    return trainer.params(), loss
 
 
 class OurEngine:
-    """One or many networks on the CuPy backend, for `epoch_times`."""
+    """One or many networks by a path of the CuPy backend, for `epoch_times`."""
 
-    def __init__(self, backend: CupyBackend, networks: int) -> None:
-        self.backend, self.networks = backend, networks
-        self.cp = backend.xp
+    def __init__(self, backend: CupyBackend, path: str, networks: int) -> None:
+        self.backend, self.cp = backend, backend.xp
         mnist = load("mnist")
         start = time.perf_counter()
-        self.x, self.y = backend.asarray(mnist.x_train), backend.asarray(mnist.y_train)
+        x, y = backend.asarray(mnist.x_train), backend.asarray(np.array(mnist.y_train, np.int64))
         backend.synchronize()
         self.transfer_seconds = time.perf_counter() - start
         self.n = len(mnist.x_train)
-        hosts = [init_params(LAYER_SIZES, seed=seed) for seed in range(networks)]
-        self.params = [(np.stack(w), np.stack(b)) for w, b in (zip(*layer, strict=True) for layer in zip(*hosts, strict=True))]
-        self.params = to_backend(backend, self.params)
-        self.steps = [SGDStep(LEARNING_RATE)] * networks
-        self.workspace = Workspace.allocate(backend, LAYER_SIZES, BATCH)
+        optimizer = OPTIMIZERS["sgd"]
+        rule, tanh = Optimizer.record_for([optimizer]), BUILT_IN["tanh"]
+        task = Task(LAYER_SIZES, BATCH, backend.dtype, "uint8", density(mnist.x_train), tanh, "exact", rule, networks)
+        states = [initial_state(init_params(LAYER_SIZES, seed=seed), rule.n_slots) for seed in range(networks)]
+        self.run, _ = start_path(backend, LoopPath(backend), task, states, x, y, (path, "gpu_study.py"))
+        rates = np.full(-(-self.n // BATCH), LEARNING_RATE)
+        self.scalars = np.stack([optimizer.scalars(rule, rates, first_step=1)] * networks)
         self.events = [self.cp.cuda.Event(), self.cp.cuda.Event()]
         self.losses: Any = None
 
     def launch(self, orders: npt.NDArray[np.int32]) -> None:
-        orders = self.backend.asarray(orders)
-        data = (self.x, self.y)
         self.events[0].record()
-        if self.networks == 1:
-            params = [(weights[0], bias[0]) for weights, bias in self.params]
-            params, losses, _ = self.backend.train_epoch(self.steps[0], params, *data, orders[0], BATCH, self.workspace)
-            self.params, self.losses = [(weights[None], bias[None]) for weights, bias in params], losses[None]
-        else:
-            self.params, self.losses, _ = self.backend.train_epoch_of_each(
-                self.steps, self.params, *data, orders, BATCH, self.workspace
-            )
+        self.losses, _ = self.run.epoch(orders, self.scalars)
         self.events[1].record()
 
     def read(self) -> tuple[list[float], float | None]:
@@ -140,25 +137,21 @@ class OurEngine:
         return losses.tolist(), self.cp.cuda.get_elapsed_time(*self.events) / 1000
 
 
-def times(
-    path: str, cluster: int | None = None, tf32: bool = False, networks: int = 1, epochs: int = 10, reference: bool = True
-) -> dict[str, Any]:
+def times(path: str, tf32: bool = False, networks: int = 1, epochs: int = 10, reference: bool = True) -> dict[str, Any]:
     """Epoch times of a path, for one network or many side by side; the losses are held to NumPy's."""
-    backend = gpu_backend(path, cluster, tf32)
+    backend = gpu_backend(tf32)
     engines: list[OurEngine] = []
 
     def make() -> OurEngine:
-        engines.append(OurEngine(backend, networks))
+        engines.append(OurEngine(backend, path, networks))
         return engines[0]
 
     mnist = load("mnist")
     fields = epoch_times(make, epochs, len(mnist.x_train), networks)
-    first = [(weights[0], bias[0]) for weights, bias in engines[0].params]
-    test_loss, test_accuracy = evaluate(
-        backend, [(backend.to_numpy(w), backend.to_numpy(b)) for w, b in first], mnist.x_test, mnist.y_test
-    )
+    params = engines[0].run.states()[0].params
+    test_loss, test_accuracy = evaluate(backend, params, mnist.x_test, mnist.y_test, "tanh")
     fields |= {"transfer_seconds": engines[0].transfer_seconds, "test_loss": test_loss, "test_accuracy": test_accuracy}
-    fields |= {"device": backend.device, "versions": backend.versions(), "path": backend.epoch_path}
+    fields |= {"device": backend.device, "versions": backend.versions()}
     fields["memory_pool_bytes"] = int(backend.xp.get_default_memory_pool().total_bytes())
     mismatch = losses_differ(fields["loss"], reference_losses(3)) if reference else None
     return {"mismatch": mismatch, **fields}
@@ -167,27 +160,31 @@ def times(
 def reference_losses(epochs: int) -> list[float]:
     """The NumPy backend's losses of the first epochs."""
     mnist = load("mnist")
-    backend = get_backend("numpy")
-    params = init_params(LAYER_SIZES)
-    trainer = Trainer(mnist.x_train, mnist.y_train, params, SGDStep(LEARNING_RATE), backend, batch_size=BATCH)
-    return [trainer.epoch()[0] for _ in range(epochs)]
+    options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE], "epochs": epochs}
+    trainer = Trainer(mnist.x_train, mnist.y_train, [init_params(LAYER_SIZES)], get_backend("numpy"), **options)
+    return [trainer.epoch().losses[0] for _ in range(epochs)]
 
 
 def op_map(hidden: int, batches: tuple[int, ...]) -> dict[str, Any]:
-    """Seconds a step of NumPy on the host, of op by op and of the graph on the GPU, for one hidden size and several batch sizes."""
-    gpu_backend()
-    backends: dict[str, Backend] = {"numpy": get_backend("numpy"), "ops": gpu_backend("ops"), "graph": gpu_backend("graph")}
+    """Seconds a step of NumPy on the host, of the loop and of the graph on the GPU, for one hidden size and several batch sizes."""
+    gpu = gpu_backend()
+    engines: dict[str, tuple[Backend, str]] = {
+        "numpy": (get_backend("numpy"), "loop"),
+        "loop": (gpu, "loop"),
+        "graph": (gpu, "graph"),
+    }
     sizes = [LAYER_SIZES[0], hidden, LAYER_SIZES[-1]]
     mnist = load("mnist")
     cells = []
     for batch in batches:
         n = min(len(mnist.x_train), MAP_STEPS * batch)
         cell: dict[str, Any] = {"hidden": hidden, "batch_size": batch, "samples": n}
-        for name, backend in backends.items():
-            trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], init_params(sizes), SGDStep(0.01), backend, batch_size=batch)
+        for name, (backend, path) in engines.items():
+            options: dict[str, Any] = {"batch_size": batch, "learning_rates": [0.01], "epochs": 4, "path": path}
+            trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], [init_params(sizes)], backend, **options)
             trainer.epoch()
-            seconds = sorted(trainer.epoch()[2] for _ in range(3))
+            seconds = sorted(trainer.epoch().seconds for _ in range(3))
             cell[f"{name}_seconds_per_step"] = seconds[1] / -(-n // batch)
-        cell["winner"] = min(backends, key=lambda name: float(cell[f"{name}_seconds_per_step"]))
+        cell["winner"] = min(engines, key=lambda name: float(cell[f"{name}_seconds_per_step"]))
         cells.append(cell)
     return {"map": cells}

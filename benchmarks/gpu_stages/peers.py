@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, Engine, UnavailableError, epoch_times
-from mlp_accel import init_params, load
+from mlp_accel import get_backend, init_params, load
 from mlp_accel.benchmarking.checks import FIRST_EPOCH_TOLERANCE
+from mlp_accel.trainer import Trainer
 
 
 class TorchEngine:
@@ -180,11 +181,8 @@ def times(
 
 def _wrong(loss: float, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> str | None:
     """Whether the loss of the first epoch is that of the NumPy backend."""
-    from mlp_accel import get_backend
-    from mlp_accel.training import SGDStep, Trainer
-
-    trainer = Trainer(x, y, init_params(LAYER_SIZES), SGDStep(LEARNING_RATE), get_backend("numpy"), batch_size=BATCH)
-    expected = trainer.epoch()[0]
+    options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE]}
+    expected = Trainer(x, y, [init_params(LAYER_SIZES)], get_backend("numpy"), **options).epoch().losses[0]
     if abs(loss - expected) <= FIRST_EPOCH_TOLERANCE * expected:
         return None
     return f"the loss of the first epoch is {loss:.6g}, NumPy's is {expected:.6g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import queue
 import time
@@ -33,29 +34,50 @@ class Plan:
     Attributes
     ----------
     name : str
-        Of the row.
+        Of the backend or the peer.
     measure : callable
         Returns the row's fields; one of this package's functions, so that another process can import it.
     arguments : dict
         For `measure`.
     kind : {"backend", "peer"}
+    path : str, optional
+        Of a backend: with the name, what a row is known by.
+    variant : str
+        What else tells it from other rows of the stage.
     """
 
     name: str
     measure: Callable[..., dict[str, Any]]
     arguments: dict[str, Any] = field(default_factory=dict)
     kind: str = "backend"
+    path: str | None = None
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call the row."""
+        return " ".join(filter(None, (self.name, self.path, self.variant)))
 
 
 def finished_row(plan: Plan, status: str, reason: str | None, fields: dict[str, Any]) -> dict[str, Any]:
     """As in the result files of ``mlp-accel bench``; what was not measured is None."""
-    row: dict[str, Any] = {"name": plan.name, "kind": plan.kind, "status": status, "reason": reason}
+    row: dict[str, Any] = {"name": plan.name, "path": plan.path, "variant": plan.variant, "kind": plan.kind}
+    row |= {"status": status, "reason": reason}
     row |= dict.fromkeys(("cold_start_seconds", "transfer_seconds", "epoch_seconds"))
     row |= {"loss": [], **dict.fromkeys(("train_accuracy", "test_loss", "test_accuracy"))}
-    row |= fields
+    row |= _without_nan(fields)
     if status != "ok":
         row["epoch_seconds"] = None  # a time is published only if the run is right
     return row
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for each number that is not finite: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run(plan: Plan, timeout: float) -> dict[str, Any]:
@@ -90,6 +112,8 @@ def _measure(plan: Plan, answers: Any) -> None:
     try:
         fields = plan.measure(**plan.arguments)
         mismatch = fields.pop("mismatch", None)
+        if not all(map(math.isfinite, fields.get("loss", []))):
+            mismatch = mismatch or "a loss is not finite"
         answers.put(("mismatch" if mismatch else "ok", mismatch, fields))
     except (UnavailableError, ModuleNotFoundError) as error:
         answers.put(("unavailable", str(error), {}))
@@ -142,6 +166,7 @@ def epoch_times(make: Callable[[], Engine], epochs: int, n: int, networks: int =
             device.append(seconds)
     fields: dict[str, Any] = {"cold_start_seconds": cold, "epoch_seconds": summary(wall), "networks": networks}
     fields["device_seconds"] = summary(device) if device else None
-    fields["loss"] = [of_each[0] for of_each in losses]
+    finite = all(map(math.isfinite, (loss for of_each in losses for loss in of_each)))
+    fields["loss"] = [of_each[0] if finite else math.nan for of_each in losses]
     fields["model_epochs_per_second"] = networks / fields["epoch_seconds"]["median"]
     return fields

@@ -7,11 +7,10 @@ import importlib
 import logging
 import os
 
-from mlp_accel.backends.base import ACTIVATIONS, DTYPES, GRADIENTS, Array, Backend, Params
+from mlp_accel.backends.base import DTYPES, GRADIENTS, Array, Backend, Params, Slots
 from mlp_accel.errors import BackendUnavailableError, SettingError
 
 __all__ = [
-    "ACTIVATIONS",
     "BACKENDS",
     "DTYPES",
     "ENVIRONMENT_VARIABLE",
@@ -19,6 +18,7 @@ __all__ = [
     "Array",
     "Backend",
     "Params",
+    "Slots",
     "backend_class",
     "get_backend",
     "requested_backend",

@@ -1,32 +1,51 @@
 """The contract of a backend, and its reference implementation.
 
 `Backend` documents each op and implements it plainly on ``self.xp``, an array module that follows the Python array API standard:
-functional, without assignment to elements and without mixed dtypes. A specialised backend overrides what it makes faster, and
-nothing else; every override is tested against the op here.
-
-``out`` is memory that an op *may* write its result to. What counts is the value returned: the ops here ignore ``out``.
+functional, without assignment to elements and without mixed dtypes. A step of training is five ops: `minibatch`, `dense`,
+`classify`, `hidden_delta` and `update`. A specialised backend overrides those of them that it makes faster; every override is
+tested against the op here. What only the public verbs need is here alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.epochs import Array, Params, Step, WholeEpochs
+from mlp_accel.activations import Activation
+from mlp_accel.backends.memory import Arena
 from mlp_accel.errors import check_choice
+from mlp_accel.optimizers import Rule
 
-__all__ = ["ACTIVATIONS", "DTYPES", "GRADIENTS", "Array", "Backend", "Params", "Step"]
+if TYPE_CHECKING:
+    from mlp_accel.backends.paths import EpochPath
+
+Result = TypeVar("Result")
 
 DTYPES = ("float32", "float64")
-ACTIVATIONS = ("tanh", "relu", "sigmoid")
 GRADIENTS = ("exact", "notebook")
 
+Array: TypeAlias = Any
+"""An array of the backend's own library."""
 
-class Backend(WholeEpochs):
+Params: TypeAlias = list[tuple[Array, Array]]
+"""``(weights (n_in, n_out), bias (n_out,))`` for each layer."""
+
+Slots: TypeAlias = list[list[tuple[Array, Array]]]
+"""For each layer what the optimiser remembers: for each of its slots a pair in the shapes of the layer's parameters."""
+
+
+class _Memory(threading.local):
+    """What `Backend.reusing` has set in this thread."""
+
+    arena: Arena | None = None
+
+
+class Backend:
     """Array operations for training a multilayer perceptron.
 
     Parameters
@@ -38,6 +57,8 @@ class Backend(WholeEpochs):
     ----------
     name : str
         As in the registry.
+    path_names : tuple of str
+        Names of its paths, fastest first, without the loop.
     device : str
         Where the arrays live, for people.
     selection : str
@@ -49,6 +70,7 @@ class Backend(WholeEpochs):
     """
 
     name: ClassVar[str] = "base"
+    path_names: ClassVar[tuple[str, ...]] = ()
     device: str = "cpu"
     selection: str = "constructed directly"
     xp: Any
@@ -56,6 +78,7 @@ class Backend(WholeEpochs):
     def __init__(self, dtype: str = "float32") -> None:
         self.dtype = check_choice("dtype", dtype, DTYPES)
         self._classes: dict[int, Array] = {}
+        self._memory = _Memory()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dtype={self.dtype!r}, device={self.device!r})"
@@ -77,9 +100,22 @@ class Backend(WholeEpochs):
         """Compute with `count` CPU threads inside the context; what was set before comes back afterwards."""
         yield
 
+    def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Do jobs that do not depend on each other: one after another, unless a backend does better with one thread for each."""
+        return [job() for job in jobs]
+
     def versions(self) -> dict[str, str]:
         """What the speed of this backend depends on: libraries, threading layer, driver."""
         return {}
+
+    @property
+    def paths(self) -> Sequence[EpochPath]:
+        """Its own ways to train an epoch, fastest first; the loop comes after them."""
+        return ()
+
+    def path_named(self, name: str) -> EpochPath | None:
+        """One of its paths, or None if it has none of that name."""
+        return next((path for path in self.paths if path.name == name), None)
 
     # Moving data --------------------------------------------------------------------------------------------------------------
 
@@ -97,13 +133,35 @@ class Backend(WholeEpochs):
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 
-    def empty(self, shape: tuple[int, ...]) -> Array:
-        """New memory of the backend's dtype, contents undefined."""
-        return self.xp.empty(shape, dtype=self.float_dtype)
+    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """Memory, by default of the backend's dtype, contents undefined: new, or inside of `reusing` that of the step before."""
+        dtype, arena = dtype or self.float_dtype, self._memory.arena
+        return self._new(shape, dtype) if arena is None else arena.take(shape, dtype, self._new)
+
+    def _new(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.xp.empty(shape, dtype=dtype)
+
+    @contextmanager
+    def reusing(self, arena: Arena | None) -> Iterator[None]:
+        """Inside the context, in this thread, the memory of `empty` and so of the ops comes from `arena`; None means new memory."""
+        before, self._memory.arena = self._memory.arena, arena
+        try:
+            yield
+        finally:
+            self._memory.arena = before
 
     def copy(self, array: Array) -> Array:
         """The same values in new memory."""
         return self.xp.asarray(array, copy=True)
+
+    def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
+        """The uniform numbers of each step as `update` takes them, from a table ``(n_steps, n_scalars)`` on the host."""
+        rows = self.asarray(table)
+        return [rows[step, ...] for step in range(len(table))]
+
+    def join(self, values: Sequence[Any]) -> Array:
+        """One array of 0-d values, or of arrays of one shape."""
+        return self.xp.stack(list(values))
 
     @property
     def float_dtype(self) -> Any:
@@ -123,15 +181,9 @@ class Backend(WholeEpochs):
         if x.dtype != self.xp.uint8 and x.dtype != self.float_dtype:
             raise TypeError(f"x must be uint8 or {self.dtype}; got {x.dtype}. backend.asarray(x) converts floating values")
 
-    # Reading data -------------------------------------------------------------------------------------------------------------
+    # A step of training --------------------------------------------------------------------------------------------------------
 
-    def scale_pixels(self, x: Array, out: Array | None = None) -> Array:
-        """uint8 pixels as floating point between 0 and 1 (times 1/255); floating values come back as they are."""
-        if x.dtype == self.xp.uint8:
-            return self.xp.astype(x, self.float_dtype) * (1.0 / 255.0)
-        return x
-
-    def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
+    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
         """Gather the samples of a minibatch.
 
         Parameters
@@ -141,51 +193,135 @@ class Backend(WholeEpochs):
         y : array (n,)
             Integer labels.
         rows : array (m,)
-            Indices of samples.
+            Numbers of samples, from 0.
 
         Returns
         -------
         x_rows : array (m, n_in)
-            Scaled as by `scale_pixels`; may be written to `out`.
+            Floating; uint8 scaled as by `scale_pixels`.
         y_rows : array (m,)
             In the dtype of `y`.
         """
         return self.scale_pixels(self.xp.take(x, rows, axis=0)), self.xp.take(y, rows, axis=0)
 
-    # Forward ------------------------------------------------------------------------------------------------------------------
-
-    def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
-        """A layer: ``activation(x @ weights + bias)``.
+    def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
+        """A layer: ``activation(x @ weights + bias)``; without an activation the sums themselves.
 
         Parameters
         ----------
         x : array (n, n_in)
         weights : array (n_in, n_out)
         bias : array (n_out,)
-        activation : {"identity", "tanh", "relu", "sigmoid"}
+        activation : Activation, optional
 
         Returns
         -------
-        array (n, n_out)
+        output : array (n, n_out)
+        kept : array (n, n_out)
+            What the slope of the activation is a function of: the output (the same array), or the sums before the activation.
+        """
+        z = x @ weights + bias
+        if activation is None:
+            return z, z
+        (output,) = activation.value(self.xp, [z])
+        return output, z if activation.of_input else output
+
+    def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
+        """Softmax, cross-entropy, right answers and the error at the logits.
+
+        Parameters
+        ----------
+        logits : array (n, n_classes)
+            Any finite values; may be overwritten.
+        y : array (n,)
+            Integer labels. Training checks beforehand that each is a class; what happens with another is not defined, but never a
+            fault of memory.
+        gradient : {"exact", "notebook"}
+            As in `output_delta`.
+
+        Returns
+        -------
+        delta : array (n, n_classes)
+            See `output_delta`.
+        loss : 0-d value
+            Sum over the samples of ``log(sum(exp(logits))) - logits[label]``; float64.
+        hits : 0-d value
+            Number of samples whose first largest logit is that of their label; float64.
         """
         xp = self.xp
-        check_choice("activation", activation, ("identity", *ACTIVATIONS))
-        z = x @ weights + bias
-        if activation == "tanh":
-            return xp.tanh(z)
-        if activation == "relu":
-            return xp.maximum(z, xp.zeros_like(z))
-        if activation == "sigmoid":
-            e = xp.exp(-xp.abs(z))  # never overflows, and keeps the relative accuracy of small results
-            return xp.where(z >= 0, xp.ones_like(z), e) / (1.0 + e)
-        return z
+        largest = xp.max(logits, axis=1, keepdims=True)
+        exp_sum = xp.sum(xp.exp(logits - largest), axis=1)
+        of_label = xp.sum(self._one_hot(y, logits) * logits, axis=1)
+        # The difference of two large float32 may overflow, so it is taken in float64.
+        margin = xp.astype(xp.squeeze(largest, axis=1), xp.float64) - xp.astype(of_label, xp.float64)
+        loss = xp.sum(margin + xp.astype(xp.log(exp_sum), xp.float64))
+        return self.output_delta(y, self.softmax(logits), gradient), loss, self.correct(y, logits)
 
-    def softmax(self, logits: Array, out: Array | None = None) -> Array:
+    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
+        """Error before the activation of a hidden layer.
+
+        Parameters
+        ----------
+        delta : array (n, n_out)
+            Error of the layer above.
+        weights : array (n_in, n_out)
+            Weights of the layer above.
+        kept : array (n, n_in)
+            What `dense` kept of the hidden layer.
+        activation : Activation
+            Of the hidden layer.
+
+        Returns
+        -------
+        array (n, n_in)
+            ``(delta @ weights.T) * slope``.
+        """
+        (error,) = activation.times_slope(self.xp, [delta @ weights.T, kept])
+        return error
+
+    def update(
+        self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
+    ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
+        """The gradient of a layer, and what the optimiser makes of it.
+
+        Parameters
+        ----------
+        params : (weights (n_in, n_out), bias (n_out,))
+            May be overwritten.
+        slots : list of (weights, bias)
+            What the rule remembers, in the same shapes; may be overwritten.
+        x : array (n, n_in)
+            Input of the layer.
+        delta : array (n, n_out)
+            Error of the layer; may be overwritten.
+        rule : Rule
+        scalars : sequence of float or array (n_scalars,)
+            An element of `scalar_rows`.
+
+        Returns
+        -------
+        params, slots
+            In the same form.
+        """
+        results = [
+            self.apply_rule(rule, parameter, grad, own_slots, scalars)
+            for parameter, grad, own_slots in zip(params, self.dense_gradient(x, delta), self._of_each(slots), strict=True)
+        ]
+        (weights, *weight_slots), (bias, *bias_slots) = results
+        return (weights, bias), list(zip(weight_slots, bias_slots, strict=True))
+
+    # What only the public verbs need -------------------------------------------------------------------------------------------
+
+    def scale_pixels(self, x: Array) -> Array:
+        """uint8 pixels as floating point between 0 and 1 (times 1/255); floating values come back as they are."""
+        if x.dtype == self.xp.uint8:
+            return self.xp.astype(x, self.float_dtype) * (1.0 / 255.0)
+        return x
+
+    def softmax(self, logits: Array) -> Array:
         """Probabilities ``exp(logits) / sum(exp(logits))`` of each row, for any finite logits."""
         e = self.xp.exp(logits - self.xp.max(logits, axis=1, keepdims=True))
         return e / self.xp.sum(e, axis=1, keepdims=True)
-
-    # Loss ---------------------------------------------------------------------------------------------------------------------
 
     def cross_entropy(self, y: Array, y_hat: Array) -> Any:
         """Sum over the samples of ``-log y_hat[label]``, `y_hat` clipped at the smallest normal number; 0-d, float64."""
@@ -194,25 +330,13 @@ class Backend(WholeEpochs):
         log_likelihood = self._one_hot(y, y_hat) * xp.log(xp.maximum(y_hat, smallest))
         return -xp.sum(log_likelihood, dtype=xp.float64)
 
-    def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
-        """Sum over the samples of ``log(sum(exp(logits))) - logits[label]``, exact for any finite logits; 0-d, float64."""
-        xp = self.xp
-        largest = xp.max(logits, axis=1, keepdims=True)
-        log_sum = xp.log(xp.sum(xp.exp(logits - largest), axis=1))
-        of_label = xp.sum(self._one_hot(y, logits) * logits, axis=1)
-        # The difference of two large float32 may overflow, so it is taken in float64.
-        loss = xp.astype(xp.squeeze(largest, axis=1), xp.float64) - xp.astype(of_label, xp.float64)
-        return xp.sum(loss + xp.astype(log_sum, xp.float64))
-
     def correct(self, y: Array, scores: Array) -> Any:
         """Number of samples whose largest score (logit or probability) is that of their label; 0-d, float64."""
         xp = self.xp
         hits = xp.argmax(scores, axis=1) == xp.astype(y, xp.int64)
         return xp.sum(xp.astype(hits, xp.float64))
 
-    # Backward -----------------------------------------------------------------------------------------------------------------
-
-    def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
+    def output_delta(self, y: Array, y_hat: Array, gradient: str) -> Array:
         """Error at the logits.
 
         Parameters
@@ -234,33 +358,7 @@ class Backend(WholeEpochs):
             return error * y_hat * (1.0 - y_hat)
         return error / y_hat.shape[0]
 
-    def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
-        """Error before the activation of a hidden layer.
-
-        Parameters
-        ----------
-        delta : array (n, n_out)
-            Error of the layer above.
-        weights : array (n_in, n_out)
-            Weights of the layer above.
-        activations : array (n, n_in)
-            What the hidden layer put out: each derivative is a function of it.
-        activation : {"tanh", "relu", "sigmoid"}
-
-        Returns
-        -------
-        array (n, n_in)
-            ``(delta @ weights.T) * activation'``.
-        """
-        check_choice("activation", activation, ACTIVATIONS)
-        a, error = activations, delta @ weights.T
-        if activation == "tanh":
-            return error * (1.0 - a * a)
-        if activation == "relu":
-            return error * self.xp.astype(a > 0, self.float_dtype)
-        return error * (a * (1.0 - a))
-
-    def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    def dense_gradient(self, x: Array, delta: Array) -> tuple[Array, Array]:
         """Gradients of a layer's weights and bias: ``x.T @ delta`` and the sum of the rows of `delta`.
 
         Parameters
@@ -276,11 +374,17 @@ class Backend(WholeEpochs):
         """
         return x.T @ delta, self.xp.sum(delta, axis=0)
 
-    def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
-        """``parameter - learning_rate * grad``, for arrays of one shape; `out` may be `parameter`."""
-        return parameter - learning_rate * grad
+    def apply_rule(self, rule: Rule, parameter: Array, grad: Array, slots: Sequence[Array], scalars: Any) -> tuple[Array, ...]:
+        """A parameter and its slots after the update, all arrays of one shape."""
+        uniforms = [scalars[column] for column in range(rule.n_scalars)]
+        return rule.record(self.xp, [parameter, grad, *slots], uniforms)
 
     # Helpers ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _of_each(slots: list[tuple[Array, Array]]) -> tuple[list[Array], list[Array]]:
+        """The slots of the weights, and those of the bias."""
+        return [weights for weights, _ in slots], [bias for _, bias in slots]
 
     def _one_hot(self, y: Array, like: Array) -> Array:
         """``(n, n_classes)`` of zeros with a one at each label, in the shape and dtype of `like`."""

@@ -1,26 +1,30 @@
-"""The CuPy backend: cuBLAS for the products and own kernels for the rest, on an NVIDIA GPU; whole epochs by `cupy_paths`."""
+"""The CuPy backend: cuBLAS for the products and own kernels for the rest, on an NVIDIA GPU."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.activations import Activation
 from mlp_accel.backends import cupy_probe
-from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, Params, Step
+from mlp_accel.backends.base import GRADIENTS, Array, Backend
 from mlp_accel.backends.cuda import ceil_div, ops
+from mlp_accel.backends.cupy_cluster import ClusterPath, cluster_of
 from mlp_accel.backends.cupy_device import Device
-from mlp_accel.backends.cupy_paths import PathChooser, PathSettings
+from mlp_accel.backends.cupy_paths import tf32_asked_for
+from mlp_accel.backends.cupy_steps import GraphPath, StepPath
+from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import check_choice
-from mlp_accel.workspace import Workspace
+from mlp_accel.optimizers import Rule
 
-ELEMENTWISE = ("identity", *ACTIVATIONS)
-CODES = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
-"""Of the activations in the kernels."""
+BASE_OPS = ("scale_pixels", "softmax", "cross_entropy", "correct", "output_delta", "dense_gradient", "apply_rule")
+"""Those that run as they stand in the base class, on the backend's device."""
 
 
 class CupyBackend(Backend):
@@ -32,28 +36,49 @@ class CupyBackend(Backend):
         Of parameters, activations and gradients.
     device : int, optional
         Which GPU; by default the current one of CuPy.
-    settings : PathSettings, optional
-        How to train an epoch, and whether float32 products may round to TF32; by default as the environment says.
+    tf32 : bool, optional
+        Products may round float32 operands to TF32 (10 bits after the point); by default as ``MLP_ACCEL_TF32`` says.
+
+    Raises
+    ------
+    SettingError
+        If the environment variable means nothing, or if the gone ``MLP_ACCEL_CUPY_PATH`` is set.
     """
 
     name = "cupy"
+    path_names = (ClusterPath.name, GraphPath.name, StepPath.name)
 
-    def __init__(self, dtype: str = "float32", device: int | None = None, settings: PathSettings | None = None) -> None:
+    def __init__(self, dtype: str = "float32", device: int | None = None, tf32: bool | None = None) -> None:
         super().__init__(dtype)
         self.xp: Any = importlib.import_module("cupy")
-        self.settings = settings or PathSettings.from_environment()
-        self.gpu = Device(self.xp, device, tf32=self.settings.tf32)
+        asked_for = tf32_asked_for()
+        self.gpu = Device(self.xp, device, tf32=asked_for if tf32 is None else tf32)
         self.device = f"cuda:{self.gpu.index} {self.gpu.name}"
-        self._paths = PathChooser(self)
+        self._paths = (ClusterPath(self), GraphPath(self), StepPath(self))
+        self._named_path = cache(self._make_path)
         self._kernel = cache(self._load_kernel)
+        self._counters: dict[tuple[int, int], Array] = {}
+        for op in BASE_OPS:
+            setattr(self, op, self.gpu.scoped(getattr(self, op)))
 
     @classmethod
     def probe(cls, device: int | None = None) -> None:
         cupy_probe.probe(device)
 
     @property
-    def epoch_path(self) -> str:
-        return self._paths.report
+    def paths(self) -> Sequence[EpochPath]:
+        return self._paths
+
+    def path_named(self, name: str) -> EpochPath | None:
+        """One of its paths, for steps of any size; also ``cluster:SIZE``, with clusters of 1, 2, 4, 8 or 16 thread blocks."""
+        return self._named_path(name)
+
+    def _make_path(self, name: str) -> EpochPath | None:
+        path, colon, size = name.partition(":")
+        if path == ClusterPath.name:
+            return cluster_of(size)(self) if colon else self._paths[0]
+        kinds = {kind.name: kind for kind in (GraphPath, StepPath)}
+        return kinds[name](self, any_size=True) if name in kinds else None
 
     def versions(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
@@ -62,7 +87,7 @@ class CupyBackend(Backend):
             "cuda_runtime": str(runtime.runtimeGetVersion()),
             "cuda_driver": str(runtime.driverGetVersion()),
             "gpu": self.device,
-            "tf32": "on" if self.settings.tf32 else "off",
+            "tf32": "on" if self.gpu.tf32 else "off",
         }
 
     # Moving data --------------------------------------------------------------------------------------------------------------
@@ -80,158 +105,121 @@ class CupyBackend(Backend):
         with self.gpu:
             self.xp.cuda.get_current_stream().synchronize()
 
-    def empty(self, shape: tuple[int, ...]) -> Array:
+    def _new(self, shape: tuple[int, ...], dtype: Any) -> Array:
         with self.gpu:
-            return super().empty(shape)
+            return super()._new(shape, dtype)
 
     def copy(self, array: Array) -> Array:
         with self.gpu:
             return super().copy(array)
 
+    def join(self, values: Sequence[Any]) -> Array:
+        with self.gpu:
+            return super().join(values)
+
     def check_input(self, x: Array, n_in: int) -> None:
         self.gpu.need(x, what="x")
         super().check_input(x, n_in)
 
-    # Ops ----------------------------------------------------------------------------------------------------------------------
+    # A step of training --------------------------------------------------------------------------------------------------------
 
-    def scale_pixels(self, x: Array, out: Array | None = None) -> Array:
-        self.gpu.need(x, what="x")
-        if x.dtype != np.uint8:
-            return x
-        result = self._result(out, x.shape)
-        self._launch("scale_pixels", x.size, self.gpu.contiguous(x), result, np.int64(x.size))
-        return result
-
-    def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
+    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
         for array, what in ((x, "x"), (y, "y"), (rows, "rows")):
-            self.gpu.need(array, what=what)
+            self.gpu.need(array, what)
+        _need(x.ndim == 2 and y.shape == x.shape[:1], "samples and labels do not fit", x, y)
+        if x.dtype != np.uint8:
+            (x,) = self._real(x=x)
+        y = self._labels(y)
         with self.gpu:
-            labels = self.xp.take(y, rows, axis=0)
-            if x.dtype != np.uint8:
-                return self.xp.take(x, rows, axis=0), labels
             rows = self.gpu.contiguous(rows.astype(np.int64, copy=False))
-        result = self._result(out, (rows.shape[0], x.shape[1]))
-        arrays = (self.gpu.contiguous(x), rows, result)
-        self._launch("gather_pixels", result.size, *arrays, np.int32(x.shape[1]), np.int64(result.size))
-        return result, labels
+        x_rows, y_rows = self.empty((len(rows), x.shape[1])), self.empty((len(rows),), y.dtype.type)
+        kernel = self._kernel("gather", ops.minibatch_source, self.dtype, x.dtype.name, y.dtype.name)
+        sizes = (np.int32(x.shape[1]), np.int32(len(rows)), np.int64(x_rows.size))
+        self._launch(kernel, max(x_rows.size, len(rows)), self.gpu.contiguous(x), y, rows, x_rows, y_rows, *sizes)
+        return x_rows, y_rows
 
-    def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
-        check_choice("activation", activation, ELEMENTWISE)
+    def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
         x, weights, bias = self._real(x=x, weights=weights, bias=bias)
         _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
-        z = self.gpu.matmul(x, weights, self._result(out, (x.shape[0], weights.shape[1])))
-        self._launch("add_bias", z.size, z, bias, np.int32(CODES[activation]), np.int32(z.shape[1]), np.int64(z.size))
-        return z
+        z = self.gpu.matmul(x, weights, self.empty((x.shape[0], weights.shape[1])))
+        output = self.empty(z.shape) if activation is not None and activation.of_input else z
+        kernel = self._kernel("finish_layer", ops.dense_source, activation, self.dtype)
+        self._launch(kernel, z.size, z, bias, output, np.int32(z.shape[1]), np.int64(z.size))
+        return output, z
 
-    def softmax(self, logits: Array, out: Array | None = None) -> Array:
-        (logits,) = self._real(logits=logits)
-        result = self._result(out, logits.shape)
-        rows, width = logits.shape
-        self._launch("softmax", 32 * rows, logits, result, np.int32(width), np.int32(rows))
-        return result
-
-    def cross_entropy(self, y: Array, y_hat: Array) -> Any:
-        return self._sum_rows("cross_entropy", y, y_hat)
-
-    def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
-        return self._sum_rows("cross_entropy_from_logits", y, logits)
-
-    def correct(self, y: Array, scores: Array) -> Any:
-        return self._sum_rows("correct", y, scores)
-
-    def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
+    def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
-        y, y_hat = self._labels_and_scores(y, y_hat)
-        result = self._result(out, y_hat.shape)
-        rows, width = y_hat.shape
+        self.gpu.need(y, "y")
+        (logits,) = self._real(logits=logits)
+        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each row", y, logits)
+        y, (rows, width) = self._labels(y), logits.shape
+        totals = self._new((2,), np.float64)  # kept from step to step, unlike what comes from `empty`
+        of_blocks = self.empty((ceil_div(rows, ops.ROWS), 2), np.float64)
+        kernel = self._kernel("classify", ops.classify_source, self.dtype, y.dtype.name)
         sizes = (np.int32(notebook), np.int32(width), np.int32(rows))
-        self._launch("output_delta", y_hat.size, y, y_hat, result, *sizes, label_dtype=y.dtype.name)
-        return result
+        self._launch(kernel, 32 * rows, logits, y, totals, of_blocks, self._counter(), *sizes, shared_bytes=ops.SHARED_BYTES)
+        return logits, totals[0, ...], totals[1, ...]
 
-    def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
-        check_choice("activation", activation, ACTIVATIONS)
-        delta, weights, activations = self._real(delta=delta, weights=weights, activations=activations)
-        fits = delta.shape == (activations.shape[0], weights.shape[1]) and weights.shape[0] == activations.shape[1]
-        _need(fits, "errors, weights and activations do not fit", delta, weights, activations)
-        error = self.gpu.matmul(delta, weights.T, self._result(out, activations.shape))
-        self._launch("multiply_slope", error.size, error, activations, np.int32(CODES[activation]), np.int64(error.size))
+    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
+        delta, weights, kept = self._real(delta=delta, weights=weights, kept=kept)
+        fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
+        _need(fits, "errors, weights and outputs do not fit", delta, weights, kept)
+        error = self.gpu.matmul(delta, weights.T, self.empty(kept.shape))
+        kernel = self._kernel("multiply_slope", ops.dense_source, activation, self.dtype)
+        self._launch(kernel, error.size, error, kept, np.int64(error.size))
         return error
 
-    def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-        x, delta = self._real(x=x, delta=delta)
+    def update(
+        self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
+    ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
+        x, delta, scalars = self._real(x=x, delta=delta, scalars=scalars)
         _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
-        weights, bias = out if out is not None else (None, None)
-        weights = self.gpu.matmul(x.T, delta, self._result(weights, (x.shape[1], delta.shape[1])))
+        _need(scalars.shape == (rule.n_scalars,), f"the rule takes {rule.n_scalars} scalars", scalars)
+        grads = (self.gpu.matmul(x.T, delta, self.empty((x.shape[1], delta.shape[1]))), self.empty(delta.shape[1:]))
         with self.gpu:
-            return weights, self.xp.sum(delta, axis=0, out=bias)
-
-    def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
-        parameter, grad = self._real(parameter=parameter, grad=grad)
-        _need(parameter.shape == grad.shape, "parameter and gradient do not fit", parameter, grad)
-        result = self._result(out, parameter.shape)
-        rate = np.dtype(self.dtype).type(learning_rate)
-        self._launch("sgd_update", parameter.size, parameter, grad, result, rate, np.int64(parameter.size))
-        return result
-
-    # Whole epochs -------------------------------------------------------------------------------------------------------------
-
-    def train_epoch(
-        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
-    ) -> tuple[Params, Array, Array]:
-        with self.gpu.training_stream():
-            return self._paths.train(step, params, x, y, order, batch_size, workspace)
-
-    def train_epoch_of_each(
-        self, steps: Sequence[Step], params: Params, x: Array, y: Array, orders: Array, batch_size: int, workspace: Workspace
-    ) -> tuple[Params, Array, Array]:
-        with self.gpu.training_stream():
-            return self._paths.train_each(steps, params, x, y, orders, batch_size, workspace)
+            self.xp.sum(delta, axis=0, out=grads[1])
+        kernel = self._kernel("update", ops.update_source, rule, self.dtype)
+        results = []
+        for parameter, grad, own_slots in zip(params, grads, self._of_each(slots), strict=True):
+            parameter, *own = self._real(parameter=parameter, **{f"slot {i}": slot for i, slot in enumerate(own_slots)})
+            fits = len(own) == rule.n_slots and all(array.shape == grad.shape for array in (parameter, *own))
+            _need(fits, "parameter, gradient and slots do not fit", parameter, grad, *own)
+            self._launch(kernel, grad.size, parameter, grad, scalars, np.int64(grad.size), *own)
+            results.append((parameter, own))
+        (weights, weight_slots), (bias, bias_slots) = results
+        return (weights, bias), list(zip(weight_slots, bias_slots, strict=True))
 
     # Helpers ------------------------------------------------------------------------------------------------------------------
-
-    def _result(self, out: Array | None, shape: tuple[int, ...]) -> Array:
-        """Where a kernel writes: `out` if it is memory that kernels can write to."""
-        if out is None:
-            return self.empty(shape)
-        self.gpu.need(out, what="out")
-        if out.shape != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
-            raise ValueError(f"out must be contiguous {self.dtype} of shape {shape}; got {out.dtype} of shape {out.shape}")
-        return out
 
     def _real(self, **arrays: Array) -> list[Array]:
         """Arrays of the backend's dtype as the kernels read them."""
         for what, array in arrays.items():
-            self.gpu.need(array, what=what)
+            self.gpu.need(array, what)
             if array.dtype != self.dtype:
                 raise TypeError(f"{what} must be {self.dtype}; got {array.dtype}. backend.asarray({what}) converts it")
         return [self.gpu.contiguous(array) for array in arrays.values()]
 
-    def _labels_and_scores(self, y: Array, scores: Array) -> tuple[Array, Array]:
-        self.gpu.need(y, what="y")
-        _need(scores.ndim == 2 and y.shape == scores.shape[:1], "y must hold one label for each row", y, scores)
-        if y.dtype.name not in ops.LABEL:
+    def _labels(self, y: Array) -> Array:
+        if y.dtype.name not in ops.INTEGER:
             raise TypeError(f"y must be integer labels; got {y.dtype}")
-        (scores,) = self._real(scores=scores)
-        return self.gpu.contiguous(y), scores
+        return self.gpu.contiguous(y)
 
-    def _sum_rows(self, kernel: str, y: Array, scores: Array) -> Any:
-        y, scores = self._labels_and_scores(y, scores)
+    def _counter(self) -> Array:
+        """A zero that is zero again after each kernel: one for all kernels that follow one another."""
         with self.gpu:
-            total = self.xp.empty((), np.float64)
-        rows, width = scores.shape
-        self._launch(kernel, 1, y, scores, total, np.int32(width), np.int32(rows), label_dtype=y.dtype.name)
-        return total
+            key = (threading.get_ident(), self.xp.cuda.get_current_stream().ptr)
+            if key not in self._counters:
+                self._counters[key] = self.xp.zeros(1, np.uint32)
+        return self._counters[key]
 
-    def _launch(self, kernel: str, threads: int, *arguments: Any, label_dtype: str = "int64") -> None:
+    def _launch(self, kernel: Any, threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
         if threads == 0:
             return
-        blocks = ceil_div(threads, ops.THREADS)
-        shared = ops.SHARED_BYTES if kernel in ops.ROWS else 0
         with self.gpu:
-            self._kernel(kernel, label_dtype)((blocks,), (ops.THREADS,), arguments, shared_mem=shared)
+            kernel((ceil_div(threads, ops.THREADS),), (ops.THREADS,), arguments, shared_mem=shared_bytes)
 
-    def _load_kernel(self, name: str, label_dtype: str) -> Any:
-        return self.gpu.module(ops.ops_source(), ops.options(self.dtype, label_dtype)).get_function(name)
+    def _load_kernel(self, name: str, source: Callable[..., str], *arguments: Any) -> Any:
+        return self.gpu.module(source(*arguments), ops.options()).get_function(name)
 
 
 def _need(fits: bool, problem: str, *arrays: Array) -> None:

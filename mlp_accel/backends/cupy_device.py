@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, wraps
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from mlp_accel.backends.base import Array
 from mlp_accel.errors import DeviceMemoryError
 
 GIB = 2**30
+
+
+class _Entered(threading.local):
+    """The contexts that this thread is in, innermost last."""
+
+    def __init__(self) -> None:
+        self.devices: list[Any] = []
 
 
 class Device:
@@ -31,17 +42,18 @@ class Device:
         self.index: int = cp.cuda.runtime.getDevice() if index is None else index
         self.name: str = cp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
         self.tf32 = tf32
-        self._entered: list[Any] = []
+        self.module = cache(self._compile)
+        self._entered = _Entered()
         self._stream: Any = None
 
     def __enter__(self) -> Device:
         device = self.cp.cuda.Device(self.index)
         device.__enter__()
-        self._entered.append(device)
+        self._entered.devices.append(device)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._entered.pop().__exit__(kind, error, trace)
+        self._entered.devices.pop().__exit__(kind, error, trace)
         if kind is not None and issubclass(kind, self.cp.cuda.memory.OutOfMemoryError):
             free, total = self.memory()
             raise DeviceMemoryError(
@@ -79,25 +91,42 @@ class Device:
         with self:
             return self.cp.ascontiguousarray(array)
 
-    def module(self, code: str, options: tuple[str, ...]) -> Any:
+    def _compile(self, code: str, options: tuple[str, ...]) -> Any:
         """Compile CUDA C++ by NVRTC, or load what CuPy has kept on disk (``CUPY_CACHE_DIR``)."""
         with self:
             return self.cp.RawModule(code=code, options=("-std=c++17", *options), backend="nvrtc")
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Array:
-        """``a @ b`` into `out` by cuBLAS; in TF32 only if that was asked for, whatever ``CUPY_TF32`` says."""
-        core = self.cp._core
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The current device, with products in TF32 only if that was asked for, whatever ``CUPY_TF32`` says."""
+        core, single = self.cp._core, np.dtype(np.float32)
         linalg = core._routines_linalg
-        wanted = linalg.COMPUTE_TYPE_TF32 if self.tf32 and a.dtype == self.cp.float32 else linalg.COMPUTE_TYPE_DEFAULT
+        wanted = linalg.COMPUTE_TYPE_TF32 if self.tf32 else linalg.COMPUTE_TYPE_DEFAULT
         with self:
-            before = core.get_compute_type(a.dtype)
+            before = core.get_compute_type(single)
             if before == wanted:
-                return self.cp.matmul(a, b, out=out)
-            core.set_compute_type(a.dtype, wanted)
+                yield
+                return
+            core.set_compute_type(single, wanted)
             try:
-                return self.cp.matmul(a, b, out=out)
+                yield
             finally:
-                core.set_compute_type(a.dtype, before)
+                core.set_compute_type(single, before)
+
+    def scoped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, always called within `computing`."""
+
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            with self.computing():
+                return function(*arguments, **keywords)
+
+        return call
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        """``a @ b`` into `out` by cuBLAS."""
+        with self.computing():
+            return self.cp.matmul(a, b, out=out)
 
     @contextmanager
     def training_stream(self) -> Iterator[None]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
 
@@ -14,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from mlp_accel.backends.base import ACTIVATIONS, GRADIENTS, Array, Backend, Params, Step
+from mlp_accel.activations import Activation
+from mlp_accel.backends.base import GRADIENTS, Array, Backend, Result
+from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
-from mlp_accel.workspace import Workspace
+from mlp_accel.optimizers import Rule
 
-PARALLEL_SIZE = 10_000
-"""An elementwise op on fewer elements takes less time than starting the threads."""
+NO_SLOTS = np.empty((2, 0), np.int64)
 
 
 class NumbaBackend(Backend):
     """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
 
     name = "numba"
+    path_names = ("sparse",)
     xp: Any = np
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -45,7 +48,7 @@ class NumbaBackend(Backend):
             raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", mend) from error
         x, weights = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 2), np.float32)
         try:
-            result = backend.dense(x, weights, np.zeros(2, np.float32))
+            result, _ = backend.dense(x, weights, np.zeros(2, np.float32))
         except Exception as error:
             raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", mend) from error
         if not np.array_equal(result, x @ weights):
@@ -66,6 +69,14 @@ class NumbaBackend(Backend):
         finally:
             numba.set_num_threads(before)
 
+    def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Kernels release Python's lock, and a job that has its own thread waits at no barrier."""
+        if self._n_tasks == 1 or len(jobs) == 1:
+            return super().spread(jobs)
+        only_one = partial(self._compiler.numba.set_num_threads, 1)  # it counts for the thread that says so
+        with ThreadPoolExecutor(self._n_tasks, initializer=only_one) as pool:
+            return [result.result() for result in [pool.submit(job) for job in jobs]]
+
     def versions(self) -> dict[str, str]:
         compiler = self._compiler
         return {
@@ -75,102 +86,72 @@ class NumbaBackend(Backend):
             "numba_target": f"{compiler.CPU}, vectors of {compiler.VECTOR_BYTES} bytes",
         }
 
+    @property
+    def paths(self) -> Sequence[EpochPath]:
+        return (importlib.import_module("mlp_accel.backends.jit.sparse").SparsePath(self),)
+
     def asarray(self, array: Any) -> Array:
-        return np.ascontiguousarray(super().asarray(array))
+        result = np.ascontiguousarray(super().asarray(array))
+        return result if result.flags.writeable else result.copy()  # kernels would be compiled once more for it
 
-    def scale_pixels(self, x: Array, out: Array | None = None) -> Array:
-        if x.dtype != np.uint8:
-            return x
-        result = self._result(out, x.shape)
-        self._ops.scale_pixels(_c(x), self._scale, result)
-        return result
+    def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
+        return table.astype(self.dtype)
 
-    def minibatch(self, x: Array, y: Array, rows: Array, out: Array | None = None) -> tuple[Array, Array]:
-        if x.dtype != np.uint8:
-            return x[rows], y[rows]
+    def join(self, values: Sequence[Any]) -> Array:
+        return np.array(values, np.float64)
+
+    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
         _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each row of x", x, y)
         labels = y[rows]  # NumPy checks the range of the rows, for the kernel too
-        result = self._result(out, (rows.shape[0], x.shape[1]))
-        self._ops.gather_pixels(_c(x), _c(rows), self._scale, result)
+        result = self.empty((rows.shape[0], x.shape[1]))
+        if x.dtype != np.uint8:
+            return np.take(x, rows, axis=0, out=result, mode="wrap"), labels
+        self._ops.gather_pixels(_c(x), _c(rows), self.float_dtype(1.0 / 255.0), result)
         return result, labels
 
-    def dense(self, x: Array, weights: Array, bias: Array, activation: str = "identity", out: Array | None = None) -> Array:
-        choices = ("identity", *ACTIVATIONS)
-        code = choices.index(check_choice("activation", activation, choices))
+    def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
         _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
-        result = self._result(out, (x.shape[0], weights.shape[1]))
-        if result.dtype != self.dtype or not result.flags.c_contiguous:  # the kernel knows addresses alone
-            result = self.empty(result.shape)
-        inputs = (np.ascontiguousarray(array, dtype=self.dtype) for array in (x, weights, bias))
-        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, code, self._n_tasks, result)
-        return result
+        inputs = self._real(x, weights, bias)
+        sums = self.empty((x.shape[0], weights.shape[1]))
+        outputs = self.empty(sums.shape) if activation is not None and activation.of_input else sums
+        activate = 0 if activation is None else self._generated.activation_addresses(activation, self.dtype).activate
+        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, self._n_tasks, sums, outputs)
+        return outputs, sums
 
-    def softmax(self, logits: Array, out: Array | None = None) -> Array:
-        result = self._result(out, logits.shape)
-        self._ops.softmax(_c(logits), result)
-        return result
-
-    def cross_entropy(self, y: Array, y_hat: Array) -> Any:
-        _need_labels(y, y_hat)
-        return self._ops.cross_entropy(_c(y), _c(y_hat), np.finfo(y_hat.dtype).smallest_normal)
-
-    def cross_entropy_from_logits(self, y: Array, logits: Array) -> Any:
-        _need_labels(y, logits)
-        return self._ops.cross_entropy_from_logits(_c(y), _c(logits))
-
-    def correct(self, y: Array, scores: Array) -> Any:
-        _need_labels(y, scores)
-        return self._ops.correct(_c(y), _c(scores))
-
-    def output_delta(self, y: Array, y_hat: Array, gradient: str, out: Array | None = None) -> Array:
+    def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
+        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each row", y, logits)
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
-        _need_labels(y, y_hat)
-        result = self._result(out, y_hat.shape)
-        self._ops.output_delta(_c(y), _c(y_hat), notebook, result)
-        return result
+        delta = self.empty(logits.shape)
+        return delta, *self._ops.classify(*self._real(logits), _c(y), notebook, delta)
 
-    def hidden_delta(self, delta: Array, weights: Array, activations: Array, activation: str, out: Array | None = None) -> Array:
-        code = 1 + ACTIVATIONS.index(check_choice("activation", activation, ACTIVATIONS))
-        fits = delta.shape == (activations.shape[0], weights.shape[1]) and weights.shape[0] == activations.shape[1]
-        _need(fits, "errors, weights and activations do not fit", delta, weights, activations)
-        result = self._result(out, activations.shape)
-        self._ops.hidden_delta(_c(delta), _c(weights), _c(activations), code, result)
-        return result
+    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
+        fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
+        _need(fits, "errors, weights and outputs do not fit", delta, weights, kept)
+        error = self.empty(kept.shape)
+        times_slope = self._generated.activation_addresses(activation, self.dtype).times_slope
+        self._ops.hidden_delta(*self._real(delta, weights, kept), times_slope, self._n_tasks, error)
+        return error
 
-    def dense_gradient(self, x: Array, delta: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-        _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
+    def update(
+        self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
+    ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         shapes = (x.shape[1], delta.shape[1]), delta.shape[1:]
-        weights, bias = out if out is not None else map(self.empty, shapes)
-        _need((weights.shape, bias.shape) == shapes, f"out must have the shapes {shapes}", weights, bias)
+        fits = x.shape[:1] == delta.shape[:1] and all((w.shape, b.shape) == shapes for w, b in (params, *slots))
+        _need(fits and len(slots) == rule.n_slots, "parameters, slots, inputs and errors do not fit", *params, x, delta)
+        weights, bias = self._real(*params)
+        pairs = [tuple(self._real(*pair)) for pair in slots]
+        places = np.array([[w.ctypes.data for w, _ in pairs], [b.ctypes.data for _, b in pairs]], np.int64) if pairs else NO_SLOTS
         zeros = self._zeros
         if zeros.shape[0] < delta.shape[1]:
             zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)
-        self._ops.dense_gradient(_c(x), _c(delta), zeros, self._n_tasks, weights, bias)
-        return weights, bias
+        grad, bias_grad = self.empty(shapes[0]), self.empty(shapes[1])
+        own = (self._generated.rule_address(rule, self.dtype), *self._real(x, delta), zeros, *self._real(scalars))
+        self._ops.update(*own, places, self._n_tasks, weights, bias, grad, bias_grad)
+        return (weights, bias), pairs
 
-    def sgd_update(self, parameter: Array, grad: Array, learning_rate: float, out: Array | None = None) -> Array:
-        _need(parameter.shape == grad.shape, "parameter and gradient do not fit", parameter, grad)
-        if parameter.size < PARALLEL_SIZE or parameter.ndim != 2:
-            return np.subtract(parameter, learning_rate * grad, out=out)
-        result = self._result(out, parameter.shape)
-        self._ops.sgd_update(_c(parameter), _c(grad), self.float_dtype(learning_rate), result)
-        return result
-
-    def training_images(self, x: Array) -> Any:
-        if x.dtype != np.uint8:
-            return x
-        lists = importlib.import_module("mlp_accel.backends.jit.packing").list_pixels(x)
-        return x if lists is None else lists
-
-    def train_epoch(
-        self, step: Step, params: Params, x: Array, y: Array, order: Array, batch_size: int, workspace: Workspace
-    ) -> tuple[Params, Array, Array]:
-        packing = importlib.import_module("mlp_accel.backends.jit.packing")
-        if not isinstance(x, packing.PixelLists):
-            return super().train_epoch(step, params, x, y, order, batch_size, workspace)
-        self._epoch_path = "fused epoch skipping zero pixels"
-        result: tuple[Params, Array, Array] = packing.train_epoch(step, params, x, y, order, batch_size, self._n_tasks)
-        return result
+    @cached_property
+    def _generated(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.jit.generated")
 
     @cached_property
     def _ops(self) -> Any:
@@ -184,16 +165,12 @@ class NumbaBackend(Backend):
     def _n_tasks(self) -> int:
         return int(self._compiler.usable_threads())
 
-    @property
-    def _scale(self) -> Any:
-        return self.float_dtype(1.0 / 255.0)
-
-    def _result(self, out: Array | None, shape: tuple[int, ...]) -> Array:
-        if out is None:
-            return self.empty(shape)
-        if out.shape != shape:  # the kernels would write beyond its end
-            raise ValueError(f"out has the shape {out.shape}; the result has {shape}")
-        return out
+    def _real(self, *arrays: Array) -> list[Array]:
+        """Arrays as the kernels, which know addresses alone, read them."""
+        return [
+            a if a.dtype == self.dtype and a.flags.c_contiguous else np.ascontiguousarray(a, dtype=self.dtype)
+            for a in map(np.asarray, arrays)
+        ]
 
 
 def _c(array: Array) -> npt.NDArray[Any]:
@@ -205,7 +182,3 @@ def _need(fits: bool, problem: str, *arrays: Array) -> None:
     """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write."""
     if not fits:
         raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")
-
-
-def _need_labels(y: Array, scores: Array) -> None:
-    _need(scores.ndim == 2 and y.shape == scores.shape[:1], "y must hold one label for each row", y, scores)

@@ -54,6 +54,15 @@ def resolve(root: Path, ref: str) -> str:
         raise SettingError(f"{ref!r} from --base names no commit here; give a branch, a tag or a commit that git knows") from error
 
 
+def has_file(root: Path, commit: str, path: str) -> bool:
+    """Whether `commit` holds the file `path`."""
+    try:
+        _git(root, "cat-file", "-e", f"{commit}:{path}")
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
 def export_commit(root: Path, commit: str, target: Path) -> None:
     """Write the files of `commit` to the new folder `target`."""
     target.mkdir()

@@ -1,78 +1,25 @@
-"""Two result files of `mlp-accel bench` side by side: first what differs around them, then the ratios of their times."""
+"""Two results of `mlp-accel bench` side by side: first what differs around them, then the ratios of their times."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlp_accel.benchmarking.protocol import MIN_EPOCHS
-from mlp_accel.errors import MlpAccelError
+from mlp_accel.benchmarking.result_files import SCHEMA
 
-SCHEMA = 1
 MACHINE = ("cpu", "cores", "cgroup_cores", "simd_bits", "gpu")
 """Fields of the environment that tell machines apart."""
 
-WORK = ("layer_sizes", "activation", "gradient", "dtype", "batch_size", "data")
+WORK = ("layer_sizes", "activation", "gradient", "optimizer", "momentum", "weight_decay", "dtype", "batch_size", "data")
 """Settings that say what is computed; the others say how."""
 
 ALWAYS_DIFFERENT = ("date", "load_before")
 RESAMPLES, SEED = 9999, 0
 
 Difference = tuple[str, Any, Any]
-
-
-class ResultFileError(MlpAccelError, ValueError):
-    """A result file is missing or malformed; the message names the file and the field."""
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file of `mlp-accel bench`, checked as far as a comparison needs it.
-
-    Raises
-    ------
-    ResultFileError
-        If it cannot be read or is something else.
-    """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ResultFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{path}: is not JSON ({error}); give a file that `mlp-accel bench --json` wrote") from error
-    expected = "give a file that `mlp-accel bench --json` wrote"
-    if not isinstance(result, dict) or "schema" not in result:
-        raise ResultFileError(f"{path}: has no field schema; {expected}")
-    if result["schema"] != SCHEMA:
-        raise ResultFileError(f"{path}: has the schema {result['schema']!r}; this version reads schema {SCHEMA}")
-    for name, kind in {"environment": dict, "config": dict, "results": list}.items():
-        if not isinstance(result.get(name), kind):
-            raise ResultFileError(f"{path}: the field {name} is missing or is no {kind.__name__}; {expected}")
-    for index, row in enumerate(result["results"]):
-        problem = _row_problem(row)
-        if problem:
-            raise ResultFileError(f"{path}: results[{index}]: {problem}; {expected}")
-    return result
-
-
-def _row_problem(row: Any) -> str | None:
-    if not isinstance(row, dict):
-        return "is no object"
-    missing = [name for name in ("name", "status", "epoch_seconds") if name not in row]
-    if missing:
-        return f"has no field {missing[0]}"
-    if row["epoch_seconds"] is None:
-        return None
-    samples = row["epoch_seconds"].get("samples") if isinstance(row["epoch_seconds"], dict) else None
-    if not isinstance(samples, list) or not samples:
-        return "epoch_seconds has no samples"
-    if not all(type(s) in (int, float) and math.isfinite(s) and s > 0 for s in samples):
-        return "epoch_seconds.samples must be positive numbers"
-    return None
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
@@ -82,14 +29,14 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``environment_differences`` and ``config_differences``: lists of ``[field, in a, in b]``; ``not_ranked``: why no verdicts
-        are given, or None; ``results``: for each engine ``name``, ``reason`` (why it has no ratio), ``seconds`` (the medians),
-        ``ratio`` (of the medians, b / a), ``interval`` (95 %, bootstrap) and ``verdict`` (None if not ranked).
+        are given, or None; ``results``: for each engine ``name``, ``path``, ``reason`` (why it has no ratio), ``seconds`` (the
+        medians), ``ratio`` (of the medians, b / a), ``interval`` (95 %, bootstrap) and ``verdict`` (None if not ranked).
     """
     environment = differences(a["environment"], b["environment"], ignore=ALWAYS_DIFFERENT)
     config = differences(a["config"], b["config"])
     not_ranked = _not_comparable(a, b)
-    rows_a, rows_b = ({row["name"]: row for row in result["results"]} for result in (a, b))
-    rows = [_compare_rows(name, rows_a.get(name), rows_b.get(name)) for name in dict.fromkeys([*rows_a, *rows_b])]
+    rows_a, rows_b = ({(row["name"], row.get("path")): row for row in result["results"]} for result in (a, b))
+    rows = [_compare_rows(key, rows_a.get(key), rows_b.get(key)) for key in dict.fromkeys([*rows_a, *rows_b])]
     for row in rows:
         row["verdict"] = _verdict(row["interval"]) if row["interval"] and not not_ranked else None
     return {
@@ -138,8 +85,9 @@ def _not_comparable(a: dict[str, Any], b: dict[str, Any]) -> str | None:
     return None
 
 
-def _compare_rows(name: str, a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "reason": None, "seconds": [None, None], "ratio": None, "interval": None}
+def _compare_rows(key: tuple[str, str | None], a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": key[0], "path": key[1], "reason": None, "seconds": [None, None], "ratio": None}
+    row["interval"] = None
     reasons: dict[str, str] = {}
     for index, (label, side) in enumerate((("A", a), ("B", b))):
         if side is None:

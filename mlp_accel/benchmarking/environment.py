@@ -18,9 +18,9 @@ from mlp_accel.threads import available_cores, cgroup_cores
 ENVIRONMENT_VARIABLES = (
     "MLP_ACCEL_BACKEND",
     "MLP_ACCEL_CACHE_DIR",
-    "MLP_ACCEL_CUPY_PATH",
     "MLP_ACCEL_DATA_DIR",
     "MLP_ACCEL_NUM_THREADS",
+    "MLP_ACCEL_PATH",
     "MLP_ACCEL_TF32",
     "CUDA_VISIBLE_DEVICES",
     "NUMBA_NUM_THREADS",

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from mlp_accel.benchmarking.result_files import label, up_to_date
 from mlp_accel.benchmarking.sweeps import PARAMETERS
 
 GREY = "#8a8a8a"
@@ -50,6 +51,7 @@ def plot_bench(result: Result) -> Figure:
     -------
     matplotlib.figure.Figure
     """
+    result = up_to_date(result)
     found = panels(result)
     figure = Figure(figsize=(1.5 * WIDTH, 0.6 + sum(panel.height for panel in found)), layout="constrained")
     figure.suptitle(f"{describe(result)}\n{result['environment']['cpu']}, {result['environment']['cores']} cores", fontsize=10)
@@ -63,7 +65,8 @@ def plot_bench(result: Result) -> Figure:
 def panels(result: Result) -> list[Panel]:
     """The pictures that can be drawn of a result."""
     rows = result["results"]
-    style = styles(rows)
+    cells = [cell for sweep in result.get("sweeps", []) for cell in sweep["cells"]]
+    style = styles([*rows, *(row for cell in cells for row in cell["results"]), *(result.get("roofline") or [])])
     found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(rows), partial(_bars, rows=rows, field="epoch_seconds"))]
     trained = [row for row in rows if row["status"] == "ok" and row["loss"]]
     if trained:
@@ -76,7 +79,7 @@ def panels(result: Result) -> list[Panel]:
         title = f"Seconds of training to {until['accuracy']:.2%} on the test set, {len(until['seeds'])} seeds"
         found.append(Panel(title, 1.3 + 0.45 * len(until["results"]), partial(_bars, rows=until["results"], field="seconds")))
     if result.get("roofline"):
-        found.append(Panel("Roofline of the main ops", 4.2, partial(_roofline, found=result["roofline"], style=style)))
+        found.append(Panel("Roofline of the ops of a step", 4.2, partial(_roofline, found=result["roofline"], style=style)))
     return found
 
 
@@ -91,9 +94,10 @@ def describe(result: Result) -> str:
 
 def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each engine, the same in every picture."""
+    names = dict.fromkeys(map(label, rows))
     return {
-        row["name"]: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "label": row["name"]}
-        for i, row in enumerate(rows)
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
+        for i, name in enumerate(names)
     }
 
 
@@ -115,7 +119,7 @@ def _bars(part: FigureBase, rows: Sequence[Row], field: str) -> None:
         axes.annotate(
             f"{median:.3g} s", (max(seconds["samples"]), position), (5, 0), textcoords="offset points", va="center", fontsize=8
         )
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, largest * 1.17)
     axes.set_xlabel("seconds: median, quartiles, samples (less is better)", fontsize=8)
@@ -126,7 +130,7 @@ def _curves(part: FigureBase, rows: Sequence[Row], style: dict[str, dict[str, An
     """Equal curves lie on each other, so the first ones are drawn broadest."""
     loss, accuracy = part.subplots(1, 2)
     for position, row in enumerate(rows):
-        look = {**style[row["name"]], "lw": 1.2 + 0.7 * (len(rows) - position), "ms": 3, "alpha": 0.8}
+        look = {**style[label(row)], "lw": 1.2 + 0.7 * (len(rows) - position), "ms": 3, "alpha": 0.8}
         epochs = range(1, len(row["loss"]) + 1)
         loss.plot(epochs, row["loss"], **look)
         accuracy.plot(epochs, [np.nan if value is None else value for value in row["accuracy"]], **look)
@@ -144,8 +148,8 @@ def _sweep(part: FigureBase, sweep: dict[str, Any], style: dict[str, dict[str, A
     axes = part.subplots()
     values = [cell["value"] for cell in sweep["cells"]]
     for name, look in style.items():
-        found = [row for cell in sweep["cells"] for row in cell["results"] if row["name"] == name]
-        points = [(v, row["samples_per_second"]) for v, row in zip(values, found, strict=True) if row["samples_per_second"]]
+        found = [(cell["value"], row) for cell in sweep["cells"] for row in cell["results"] if label(row) == name]
+        points = [(value, row["samples_per_second"]) for value, row in found if row["samples_per_second"]]
         if points:
             axes.plot(*zip(*points, strict=True), lw=1.4, ms=4, **look)
     for crossing in sweep["crossovers"]:
@@ -167,9 +171,9 @@ def _roofline(part: FigureBase, found: Sequence[dict[str, Any]], style: dict[str
     intensities = [op["flops"] / op["bytes"] for entry in found for op in entry["ops"]]
     x = np.geomspace(min(intensities) / 2, max(intensities) * 8)  # with room for names on the right
     for entry in found:
-        look = style[entry["name"]]
+        look = style[label(entry)]
         roof = np.minimum(entry["peak_flops"], x * entry["bandwidth"]) / 1e9
-        axes.plot(x, roof, color=look["color"], lw=1, label=f"{entry['name']}: its limits")
+        axes.plot(x, roof, color=look["color"], lw=1, label=f"{label(entry)}: its limits")
         for position, op in enumerate(entry["ops"]):
             where = op["flops"] / op["bytes"], op["flops"] / op["seconds"] / 1e9
             axes.plot(*where, look["marker"], color=look["color"], ms=5)

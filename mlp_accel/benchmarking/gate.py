@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ Listener = Callable[[str], object]
 
 class LaunchError(Exception):
     """A launch gave no times; the message says which worker failed, and why."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launch found.
+
+    Attributes
+    ----------
+    seconds : dict
+        Seconds per epoch of each worker, in the order of the rounds.
+    paths : dict
+        How each worker trained, in the words of its build.
+    """
+
+    seconds: dict[str, list[float]]
+    paths: dict[str, str]
 
 
 def write_inputs(path: Path, config: dict[str, Any]) -> str:
@@ -85,17 +102,19 @@ def run_gate(
     Returns
     -------
     dict
-        ``backend``, ``verdict``, ``reason``, and ``runs``: a list of one run, or two if the first was suspicious, each as
-        `Verdict.to_dict` with its ``launches``.
+        ``backend``, ``verdict``, ``reason``, ``paths`` (of the builds) and ``runs``: a list of one run, or two if the first was
+        suspicious, each as `Verdict.to_dict` with its ``launches``.
     """
     builds = {BASE: base, HEAD: head, CONTROL: base}
     rng = random.Random(config["seed"])
-    result: dict[str, Any] = {"backend": config["backend"], "runs": []}
+    result: dict[str, Any] = {"backend": config["backend"], "paths": {}, "runs": []}
 
     def run() -> Verdict:
         summaries: list[dict[str, Any]] = []
         for number in range(1, launches + 1):
-            summaries.append(summary := summarize(run_launch(builds, config, rounds, rng)))
+            launch = run_launch(builds, config, rounds, rng)
+            result["paths"] = {name: launch.paths[name] for name in (BASE, HEAD)}
+            summaries.append(summary := summarize(launch.seconds))
             moved = {name: f"{math.expm1(summary[name]['log_ratio']):+.1%}" for name in (HEAD, CONTROL)}
             listen(f"{config['backend']} launch {number}/{launches}: {moved[HEAD]}, control {moved[CONTROL]}")
         change, control = ([launch[name]["log_ratio"] for launch in summaries] for name in (HEAD, CONTROL))
@@ -129,7 +148,7 @@ def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any
     return summary
 
 
-def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> dict[str, list[float]]:
+def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
     """Start one worker for each build, and time `rounds` epochs of each, in a new random order every round.
 
     While one of them works the others are stopped.
@@ -147,8 +166,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
 
     Returns
     -------
-    dict
-        Seconds per epoch of each worker, in the order of the rounds.
+    Launch
 
     Raises
     ------
@@ -157,14 +175,15 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
     """
     names = list(builds)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    first_loss = {}
+    first_loss, paths = {}, {}
     config = {**config, "cores": _same_cores(config["threads"], rng)}
     with ExitStack() as stack:
         engines = {}
         for name in rng.sample(names, len(names)):
             engines[name] = _started(name, builds[name], stack)
             _call(engines[name], name, "create", config)
-            first_loss[name] = _call(engines[name], name, "warm_up")["loss"]
+            started = _call(engines[name], name, "warm_up")
+            first_loss[name], paths[name] = started["loss"], started["path"]
         for name in names[1:]:
             problem = losses_differ([first_loss[name]], [first_loss[names[0]]])
             if problem:
@@ -175,7 +194,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
                 if not math.isfinite(answer["loss"]):
                     raise LaunchError(f"{name}: the loss became {answer['loss']}")
                 seconds[name].append(answer["seconds"])
-    return seconds
+    return Launch(seconds, paths)
 
 
 def _same_cores(threads: int, rng: random.Random) -> list[int] | None:

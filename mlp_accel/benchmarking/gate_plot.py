@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlp_accel.benchmarking.gate import CONTROL, HEAD
+from mlp_accel.benchmarking.result_files import label as engine_label
 from mlp_accel.plots import BLUE, GREY, ORANGE
 
 
@@ -31,7 +32,8 @@ def plot_gate(result: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(4 + 4 * columns, 1 + 3.2 * len(rows)), layout="constrained")
     grid: Any = figure.subplots(len(rows), columns, squeeze=False) if rows else []
     for row, axes_of_row in zip(rows, grid, strict=True):
-        titles = (f"{row['backend']}: {row['verdict']}", "the same once more")
+        engine = engine_label({"name": row["backend"], "path": row["paths"][HEAD]})
+        titles = (f"{engine}: {row['verdict']}", "the same once more")
         for index, axes in enumerate(axes_of_row):
             if index < len(row["runs"]):
                 _draw_run(axes, row["runs"][index]["launches"], result["config"]["threshold"])

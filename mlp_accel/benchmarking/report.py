@@ -12,7 +12,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mlp_accel.benchmarking.figures import WIDTH, Panel, describe, panels
+from mlp_accel.benchmarking.result_files import label, up_to_date
 from mlp_accel.benchmarking.sweeps import PARAMETERS
+from mlp_accel.benchmarking.tables import path_lines, sweep_path_lines
 from mlp_accel.files import write_text
 
 STYLE = """
@@ -58,19 +60,21 @@ def report(result: dict[str, Any]) -> str:
     Parameters
     ----------
     result : dict
-        As `bench` writes it.
+        As `bench` writes it, or an older version of it did.
     """
+    result = up_to_date(result)
     environment = result["environment"]
     title = f"mlp_accel benchmark: {describe(result)}"
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(environment['cpu'])}, {environment['cores']} cores, {escape(environment['date'])}.{_warnings(result)}</p>",
         _epoch_table(result["results"]),
+        _paragraphs(path_lines(result)),
         *(f"<h2>{escape(panel.title)}</h2><figure>{_svg(panel)}</figure>" for panel in panels(result)),
-        *(_crossover_table(sweep) for sweep in result.get("sweeps", [])),
+        *(_crossover_table(sweep) + _paragraphs(sweep_path_lines(sweep)) for sweep in result.get("sweeps", [])),
         _definitions("Settings", result["config"]),
         _definitions("Environment", environment),
-        *(_definitions(f"Engine {row['name']}", _details(row)) for row in result["results"] if row["status"] == "ok"),
+        *(_definitions(f"Engine {label(row)}", _details(row)) for row in result["results"] if row["status"] == "ok"),
     ]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
 
@@ -84,6 +88,10 @@ def _warnings(result: dict[str, Any]) -> str:
     return "".join(f" <strong>{word}</strong>" for word in words)
 
 
+def _paragraphs(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
 def _epoch_table(rows: Sequence[dict[str, Any]]) -> str:
     headings = ("", "median s", "min", "quartiles", "cold start", "transfer", "cores busy", "loss", "test acc.")
     return _table(headings, [_epoch_cells(row) for row in rows])
@@ -92,10 +100,10 @@ def _epoch_table(rows: Sequence[dict[str, Any]]) -> str:
 def _epoch_cells(row: dict[str, Any]) -> list[str]:
     seconds = row["epoch_seconds"]
     if not seconds:
-        return [escape(row["name"]), f'<td class="reason" colspan="8">{escape(row["status"])}: {escape(row["reason"] or "")}</td>']
+        return [escape(label(row)), f'<td class="reason" colspan="8">{escape(row["status"])}: {escape(row["reason"] or "")}</td>']
     accuracy = "–" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
     return [
-        escape(row["name"]),
+        escape(label(row)),
         f"{seconds['median']:.4f}",
         f"{seconds['min']:.4f}",
         f"{seconds['q1']:.4f}–{seconds['q3']:.4f}",
@@ -120,7 +128,8 @@ def _crossover_table(sweep: dict[str, Any]) -> str:
 
 def _details(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: row.get(key) for key in ("device", "path", "versions", "thread_pools", "llvm_target", "compiled_code", "cores_used")
+        key: row.get(key)
+        for key in ("device", "path", "form", "versions", "thread_pools", "llvm_target", "compiled_code", "cores_used")
     }
 
 

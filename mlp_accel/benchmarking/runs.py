@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mlp_accel.backends import backend_class
+from mlp_accel.backends.paths import AUTO, LOOP
 from mlp_accel.benchmarking.engine import Engine, EngineError
 from mlp_accel.benchmarking.peers import PEERS
+from mlp_accel.benchmarking.result_files import label
 
 WARM_UP_EPOCHS = 1
 
@@ -19,18 +22,31 @@ Listener = Callable[[str], object]
 """Gets a line for each thing done."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """One engine's part of the benchmark."""
+    """One engine's part of the benchmark.
+
+    Attributes
+    ----------
+    name : str
+        Of the backend or the peer.
+    asked : str or None
+        The path that a backend is asked for; None for a peer.
+    path : str or None
+        The one that it took.
+    """
 
     name: str
     kind: str
+    asked: str | None
     shown: bool = True
     status: str = "ok"
     reason: str | None = None
     refused: bool = False
     cold_start_seconds: float | None = None
     transfer_seconds: float | None = None
+    path: str | None = None
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -42,9 +58,14 @@ class Run:
     details: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, shown: bool = True) -> Run:
-        """The part of the backend or peer `name`."""
-        return cls(name, "peer" if name in PEERS else "backend", shown)
+    def of(cls, name: str, path: str | None = LOOP, shown: bool = True) -> Run:
+        """The part of the backend `name` by `path`, or of the peer `name`."""
+        return cls(name, "peer", None, shown) if name in PEERS else cls(name, "backend", path, shown)
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return label({"name": self.name, "path": self.path or self.asked})
 
     @property
     def running(self) -> bool:
@@ -70,6 +91,8 @@ class Run:
         steady = self.seconds[WARM_UP_EPOCHS:]
         return {
             "name": self.name,
+            "path": None if self.kind == "peer" or self.status == "unavailable" else self.path or self.asked,
+            "passed_over": self.passed_over,
             "kind": self.kind,
             "status": self.status,
             "reason": self.reason,
@@ -107,19 +130,31 @@ def attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
     except EngineError as error:
         run.status, run.reason, run.refused = error.status, error.reason, error.refused
         run.close()
-        listen(f"{run.name} {error}")
+        listen(f"{run.label} {error}")
+
+
+def runs_of(names: Sequence[str], path: str | None) -> list[Run]:
+    """The engines of backends and peers: of each backend the loop and, where it may have one, its fastest path; or just `path`."""
+    runs = []
+    for name in names:
+        runs.append(Run.of(name, path or LOOP))
+        if path is None and name not in PEERS and backend_class(name).path_names:
+            runs.append(Run.of(name, AUTO))
+    return runs
 
 
 def start(run: Run, config: dict[str, Any], timeout: float, listen: Listener) -> None:
     """Start its worker, warm it up and give it the data; how long each takes is noted."""
     begin = perf_counter()
     run.engine = Engine(timeout=timeout)
-    run.engine.call("create", run.kind, run.name, config)
+    run.engine.call("create", run.kind, run.name, {**config, "path": run.asked})
     run.details = run.engine.call("warm_up")
     run.cold_start_seconds = perf_counter() - begin
     run.details |= {"versions": run.engine.call("versions"), **run.engine.call("libraries")}
-    run.transfer_seconds = run.engine.call("load")["transfer_seconds"]
-    listen(f"{run.name} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
+    loaded = run.engine.call("load")
+    run.transfer_seconds, run.path = loaded["transfer_seconds"], loaded.get("path")
+    run.passed_over = loaded.get("passed_over", [])
+    listen(f"{run.label} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
 
 
 def train_epoch(run: Run) -> None:

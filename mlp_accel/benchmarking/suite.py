@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_accel.benchmarking.engine import CALL_TIMEOUT
-from mlp_accel.benchmarking.protocol import REFERENCE, run_benchmark
+from mlp_accel.benchmarking.protocol import engines, run_benchmark
 from mlp_accel.benchmarking.roofline import run_roofline
 from mlp_accel.benchmarking.runs import WARM_UP_EPOCHS, Listener
 from mlp_accel.benchmarking.sweeps import check_values, run_sweep
@@ -46,11 +46,13 @@ class Extras:
         if self.until is not None and not 0 < self.until < 1:
             raise SettingError(f"--until must be a test accuracy between 0 and 1, such as 0.955; got {self.until:g}")
 
-    def lines(self, names: Sequence[str], epochs: int) -> int:
+    def lines(self, names: Sequence[str], epochs: int, path: str | None = None) -> int:
         """How many lines `run_suite` will say, about."""
-        benchmark = len({*names, REFERENCE}) + WARM_UP_EPOCHS + epochs
+        runs, _ = engines(names, path)
+        shown = sum(run.shown for run in runs)
+        benchmark = len(runs) + WARM_UP_EPOCHS + epochs
         cells = sum(len(values) for values in self.sweeps.values())
-        return benchmark + cells * (benchmark + 1) + (len(names) + SEEDS if self.until else 0) + len(names) * self.roofline
+        return benchmark + cells * (benchmark + 1) + (shown + SEEDS if self.until else 0) + len(names) * self.roofline
 
 
 def run_suite(

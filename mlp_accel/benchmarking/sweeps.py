@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from mlp_accel.backends import BACKENDS
 from mlp_accel.benchmarking.engine import CALL_TIMEOUT
 from mlp_accel.benchmarking.protocol import run_benchmark
+from mlp_accel.benchmarking.result_files import label
 from mlp_accel.benchmarking.runs import Listener
 from mlp_accel.errors import SettingError
 
@@ -62,13 +62,15 @@ def run_sweep(
     Returns
     -------
     dict
-        ``parameter``, ``cells``: for each value its ``results``, ``crossovers``, and ``interrupted`` if Ctrl-C ended it early.
+        ``parameter``, ``cells``: for each value its ``results`` and ``no_faster_path``, ``crossovers``, and ``interrupted`` if
+        Ctrl-C ended it early.
     """
     sweep: dict[str, Any] = {"parameter": parameter, "cells": []}
     for value in sorted(set(values)):
         listen(f"{PARAMETERS[parameter]} {value}:")
         result = run_benchmark(names, changed(config, parameter, value), epochs, listen, timeout)
-        sweep["cells"].append({"value": value, "results": with_speed(result["results"], config["n_train"])})
+        cell = {"value": value, "results": with_speed(result["results"], config["n_train"])}
+        sweep["cells"].append({**cell, "no_faster_path": result["no_faster_path"]})
         if result.get("interrupted"):
             sweep["interrupted"] = True
             break
@@ -98,10 +100,11 @@ def crossovers(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``value``, ``seconds`` an epoch, ``faster_below`` and ``faster_above``, names of engines, and ``shown``: whether the two
+        ``value``, ``seconds`` an epoch, ``faster_below`` and ``faster_above``, labels of engines, and ``shown``: whether the two
         are backends or the fastest of all there.
     """
     found = []
+    backends = {label(row) for cell in cells for row in cell["results"] if row["kind"] == "backend"}
     for before, after in pairwise(cells):
         first, last = _medians(before), _medians(after)
         for a, b in combinations([name for name in first if name in last], 2):
@@ -114,11 +117,11 @@ def crossovers(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 others = [
                     first[name] * (last[name] / first[name]) ** share for name in first if name in last and name not in (a, b)
                 ]
-                shown = {a, b} <= set(BACKENDS) or seconds <= min(others, default=math.inf)
+                shown = {a, b} <= backends or seconds <= min(others, default=math.inf)
                 crossing = {"value": value, "seconds": seconds, "faster_below": below, "faster_above": above, "shown": shown}
                 found.append(crossing)
     return found
 
 
 def _medians(cell: dict[str, Any]) -> dict[str, float]:
-    return {row["name"]: row["epoch_seconds"]["median"] for row in cell["results"] if row["epoch_seconds"]}
+    return {label(row): row["epoch_seconds"]["median"] for row in cell["results"] if row["epoch_seconds"]}

@@ -9,6 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from mlp_accel.backends.paths import LOOP
+from mlp_accel.benchmarking.protocol import REFERENCE, REFERENCE_LABEL
+from mlp_accel.benchmarking.result_files import label
 from mlp_accel.benchmarking.sweeps import PARAMETERS
 
 
@@ -20,14 +23,15 @@ def bench_table(result: dict[str, Any]) -> Table:
     title = (
         f"{where}, {network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads"
     )
-    table = _plain_table(f"Seconds per epoch: {title}", "backend")
-    for heading in ("median", "min", "quartiles", "× numpy", "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
+    table = _plain_table(f"Seconds per epoch: {title}", "engine")
+    ratio = f"× {REFERENCE}\n{LOOP}"
+    for heading in ("median", "min", "quartiles", ratio, "cold\nstart", "trans-\nfer", "loss", "test\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = result["results"]
     measured = [*rows, result["reference"]] if "reference" in result else rows
-    medians = {row["name"]: row["epoch_seconds"]["median"] for row in measured if row["epoch_seconds"]}
+    medians = {label(row): row["epoch_seconds"]["median"] for row in measured if row["epoch_seconds"]}
     for row in rows:
-        table.add_row(row["name"], *_bench_cells(row, medians))
+        table.add_row(label(row), *_bench_cells(row, medians))
     return table
 
 
@@ -35,7 +39,7 @@ def sweep_table(sweep: dict[str, Any]) -> Table:
     """Median epoch times, a row for each value that was swept and a column for each engine."""
     what = PARAMETERS[sweep["parameter"]]
     table = _plain_table(f"Seconds per epoch by {what}", what)
-    rows = {cell["value"]: {row["name"]: row for row in cell["results"]} for cell in sweep["cells"]}
+    rows = {cell["value"]: {label(row): row for row in cell["results"]} for cell in sweep["cells"]}
     names = list(dict.fromkeys(name for cell in rows.values() for name in cell))
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -45,17 +49,35 @@ def sweep_table(sweep: dict[str, Any]) -> Table:
 
 
 def sweep_lines(sweep: dict[str, Any]) -> list[str]:
-    """Who overtakes whom."""
+    """Who overtakes whom, and where a backend had no faster path."""
     what = PARAMETERS[sweep["parameter"]]
-    return [
+    return sweep_path_lines(sweep) + [
         f"{crossing['faster_above']} is faster than {crossing['faster_below']} from about {crossing['value']:.0f} {what} on"
         for crossing in sweep["crossovers"]
     ]
 
 
+def sweep_path_lines(sweep: dict[str, Any]) -> list[str]:
+    """`path_lines` of each value that was swept."""
+    what = PARAMETERS[sweep["parameter"]]
+    return [f"{what} {cell['value']}: {line}" for cell in sweep["cells"] for line in path_lines(cell)]
+
+
+def path_lines(result: dict[str, Any]) -> list[str]:
+    """Which paths were passed over, and why: of backends that have no faster one, and of engines on another than the first."""
+    lines = [f"{found['name']}: no faster path: {_reasons(found)}" for found in result.get("no_faster_path", [])]
+    return lines + [f"{label(row)}: not {_reasons(row)}" for row in result["results"] if row.get("passed_over")]
+
+
+def _reasons(row: dict[str, Any]) -> str:
+    return "; ".join(f"{path}: {reason}" for path, reason in row["passed_over"])
+
+
 def roofline_table(found: Sequence[dict[str, Any]]) -> Table:
-    """The main ops of each backend, and how much of what the device can do at their ratio of arithmetic to memory."""
-    table = _plain_table("Roofline of the main ops; above 100 % the arrays are in the cache, which is faster than memory", "op")
+    """The ops of a step on each backend, and how much of what the device can do at their ratio of arithmetic to memory."""
+    table = _plain_table(
+        "Roofline of the ops of a step; above 100 % the arrays are in the cache, which is faster than memory", "op"
+    )
     for heading in ("µs", "GFLOP/s", "GB/s", "of the limit"):
         table.add_column(heading, justify="right", no_wrap=True)
     for backend in found:
@@ -63,30 +85,28 @@ def roofline_table(found: Sequence[dict[str, Any]]) -> Table:
             speed, traffic = op["flops"] / op["seconds"], op["bytes"] / op["seconds"]
             limit = min(backend["peak_flops"], op["flops"] / op["bytes"] * backend["bandwidth"])
             figures = (f"{op['seconds'] * 1e6:.1f}", f"{speed / 1e9:.1f}", f"{traffic / 1e9:.1f}", f"{speed / limit:.0%}")
-            table.add_row(f"{backend['name']} {op['op']}", *figures)
+            table.add_row(f"{label(backend)} {op['op']}", *figures)
     return table
 
 
 def bench_notes(result: dict[str, Any]) -> list[str]:
     """What must be said beside the table."""
     environment, config = result["environment"], result["config"]
-    notes = [f"{row['name']}: {row['status']}: {row['reason']}" for row in result["results"] if row["status"] != "ok"]
+    notes = [f"{label(row)}: {row['status']}: {row['reason']}" for row in result["results"] if row["status"] != "ok"]
     cores = f"{environment['cores']} cores"
     notes.append(
         f"{environment['cpu']}, {cores}, Python {environment['python']}, NumPy {environment['numpy']}; {environment['date']}"
     )
     notes.append(f"medians of {config['epochs']} steady epochs after {config['warm_up_epochs']} to warm up, engines taking turns")
-    compiled = [f"{row['name']}: {row['compiled_code']}" for row in result["results"] if row.get("compiled_code")]
+    compiled = [f"{label(row)}: {row['compiled_code']}" for row in result["results"] if row.get("compiled_code")]
     if compiled:
         notes.append(f"code that the cold start needed: {', '.join(compiled)}")
     if config["short"]:
         notes.append("a short run: too few epochs to quote")
-    if not config["fused"] or any(row.get("path", "ops") != "ops" for row in result["results"]):
-        paths = ", ".join(f"{row['name']}: {row['path']}" for row in result["results"] if row.get("path"))
-        notes.append(f"paths taken: {paths or 'none'}")
-    measured = {row["name"] for row in result["results"] if row["status"] == "ok"}
+    notes += path_lines(result)
+    measured = {label(row) for row in result["results"] if row["status"] == "ok"}
     for row in result.get("until", {"results": []})["results"]:
-        if row["name"] in measured:
+        if label(row) in measured:
             notes.append(until_line(row, result["until"]))
     if result.get("interrupted"):
         notes.append("interrupted: only what was measured until then")
@@ -95,7 +115,7 @@ def bench_notes(result: dict[str, Any]) -> list[str]:
 
 def until_line(row: dict[str, Any], until: dict[str, Any]) -> str:
     """How long an engine trained to the accuracy that was asked for."""
-    target = f"{row['name']} to {until['accuracy']:.2%} on the test set"
+    target = f"{label(row)} to {until['accuracy']:.2%} on the test set"
     if row["seconds"] is None:
         return f"{target}: {row['status']}: {row['reason']}"
     seconds, seeds = row["seconds"], len(row["epochs"])
@@ -119,7 +139,7 @@ def _bench_cells(row: dict[str, Any], medians: dict[str, float]) -> list[str | T
     seconds = row["epoch_seconds"]
     if not seconds:
         return ["–", "–", Text(row["status"], style="yellow"), *["–"] * 5]
-    speed = f"{medians['numpy'] / seconds['median']:.2f}" if "numpy" in medians else "–"
+    speed = f"{medians[REFERENCE_LABEL] / seconds['median']:.2f}" if REFERENCE_LABEL in medians else "–"
     return [
         _seconds(seconds["median"]),
         _seconds(seconds["min"]),

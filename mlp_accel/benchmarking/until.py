@@ -43,29 +43,29 @@ def time_to_accuracy(
     Returns
     -------
     dict
-        ``accuracy``, ``seeds``, ``max_epochs`` and ``results``, each with ``name``, ``kind``, ``status``, ``reason``, ``seconds``
-        (median, minimum, quartiles and samples) and ``epochs`` for each seed; ``interrupted`` if Ctrl-C ended it early.
+        ``accuracy``, ``seeds``, ``max_epochs`` and ``results``, each with ``name``, ``path``, ``kind``, ``status``, ``reason``,
+        ``seconds`` (median, minimum, quartiles and samples) and ``epochs`` for each seed; ``interrupted`` if Ctrl-C ended it early.
     """
     seeds = [config["seed"] + index for index in range(SEEDS)]
     found: dict[str, Any] = {"accuracy": accuracy, "seeds": seeds, "max_epochs": max_epochs}
-    runs = [Run.of(row["name"]) for row in rows]
-    trials = {run.name: Trials(run) for run in runs}
+    runs = [Run.of(row["name"], row["path"]) for row in rows]
+    trials = {run: Trials(run) for run in runs}
     for run, row in zip(runs, rows, strict=True):
-        run.status, run.reason = row["status"], row["reason"]
+        run.path, run.status, run.reason = row["path"], row["status"], row["reason"]
     try:
         for run in runs:
             attempt(run, listen, lambda run: start(run, config, timeout, listen))
             attempt(run, listen, train_epoch)  # to warm up
         for turn, seed in enumerate(seeds):
             for run in runs[turn % len(runs) :] + runs[: turn % len(runs)]:
-                attempt(run, listen, partial(trials[run.name].train, seed=seed, accuracy=accuracy, max_epochs=max_epochs))
-            listen(f"seed {seed}: {', '.join(trials[run.name].latest() for run in runs if run.running)}")
+                attempt(run, listen, partial(trials[run].train, seed=seed, accuracy=accuracy, max_epochs=max_epochs))
+            listen(f"seed {seed}: {', '.join(trials[run].latest() for run in runs if run.running)}")
     except KeyboardInterrupt:
         found["interrupted"] = True
     finally:
         for run in runs:
             run.close()
-    return {**found, "results": [trials[run.name].to_dict() for run in runs]}
+    return {**found, "results": [trials[run].to_dict() for run in runs]}
 
 
 class Trials:
@@ -95,13 +95,16 @@ class Trials:
 
     def latest(self) -> str:
         """The last training in words."""
-        return f"{self.run.name} {self.seconds[-1]:.3f} s ({self.epochs[-1]} epochs)" if self.seconds else self.run.name
+        if not self.seconds:
+            return self.run.label
+        return f"{self.run.label} {self.seconds[-1]:.3f} s ({self.epochs[-1]} epochs)"
 
     def to_dict(self) -> dict[str, Any]:
         """As in the result file."""
         complete = self.run.status == "ok" and self.seconds
         return {
             "name": self.run.name,
+            "path": self.run.path,
             "kind": self.run.kind,
             "status": self.run.status,
             "reason": self.run.reason,

@@ -31,13 +31,13 @@ class TrainingEngine(Protocol):
     """What every engine can do; one of our backends also has ``check`` and ``roofline``."""
 
     def warm_up(self) -> dict[str, Any]:
-        """Load and compile whatever training needs; ``device`` and ``path``, the way it goes."""
+        """Load and compile whatever training needs; ``device``, and of a peer its ``form``: how it is used."""
 
     def versions(self) -> dict[str, str]:
         """Of the libraries, with the settings that its speed depends on."""
 
-    def load(self) -> dict[str, float]:
-        """Read the data and put it where it is trained on; ``transfer_seconds``."""
+    def load(self) -> dict[str, Any]:
+        """Read the data and put it where it is trained on; ``transfer_seconds``, of a backend also ``path`` and ``passed_over``."""
 
     def restart(self, seed: int) -> dict[str, Any]:
         """Begin the training anew from `seed`."""

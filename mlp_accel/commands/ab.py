@@ -11,35 +11,39 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import backends, threads
+from mlp_accel.backends.paths import AUTO
 from mlp_accel.console import output_console
 from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import DIFFERENT, INCONCLUSIVE, OK, UNAVAILABLE
 from mlp_accel.files import write_json
 from mlp_accel.options import (
     Activation,
+    BackendList,
     BatchSize,
     Data,
     DType,
     Hidden,
     JsonFile,
+    Momentum,
+    Optimizer,
     PlotFile,
+    WeightDecay,
     backends_to_measure,
     check_outputs,
+    find_path,
     read_settings,
 )
-from mlp_accel.recipes import RECIPES
+from mlp_accel.recipes import RECIPES, Recipe
 
-SETTINGS = ("hidden", "activation", "gradient", "dtype", "batch_size", "learning_rate", "seed")
+SETTINGS = ("hidden", "activation", "gradient", "dtype", "batch_size", "seed")
+HARNESS = "mlp_accel/harness.py"
+OLDER_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+"""Those of the commits that have no harness; they have plain SGD alone."""
 
 
 def ab(
     base: Annotated[str, typer.Option(metavar="REF", help="The commit to compare with: a branch, a tag or a hash")],
-    backend_list: Annotated[
-        str | None,
-        typer.Option(
-            "--backends", help="Which to measure: numpy,numba  [default: $MLP_ACCEL_BACKEND, else all]", show_default=False
-        ),
-    ] = None,
+    backend_list: BackendList = None,
     threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%",
     launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10,
     rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100,
@@ -48,6 +52,17 @@ def ab(
     activation: Activation = None,
     dtype: DType = None,
     batch_size: BatchSize = None,
+    optimizer: Optimizer = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="Train by this path in both builds; a base that is too old to know it takes its own  "
+            "[default: $MLP_ACCEL_PATH, else the fastest of each backend]",
+            show_default=False,
+        ),
+    ] = None,
     thread_option: Annotated[
         int | None,
         typer.Option("--threads", help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else 1, the steadiest]", show_default=False),
@@ -61,11 +76,24 @@ def ab(
 
     limit = _parse_threshold(threshold)
     _check_counts(launches, rounds)
-    settings = read_settings(RECIPES["default"], hidden, activation=activation, dtype=dtype, batch_size=batch_size)
+    settings = read_settings(
+        RECIPES["default"],
+        hidden,
+        activation=activation,
+        dtype=dtype,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
     names, source = backends_to_measure(backend_list)
+    named = bool(backend_list or source)
+    path, names, note = find_path(path, names, named)
     check_outputs(json_file, plot)
     config = {
         **{name: getattr(settings, name) for name in SETTINGS},
+        **settings.optimizer_settings(),
+        "path": path or AUTO,
         "threads": _thread_count(thread_option),
         "data": data,
         "base": base,
@@ -75,8 +103,12 @@ def ab(
     }
     root = builds.checkout_root(Path.cwd())
     commit = builds.resolve(root, base)
+    if not builds.has_file(root, commit, HARNESS):
+        _check_older_base(base, settings)
     console = output_console(json_file)
     console.print(f"is the working tree in {root} slower than {base} ({commit[:10]})?")
+    if note:
+        console.print(note)
     result = {"schema": 1, "environment": environment() | {"base_commit": commit}, "config": config}
     rows = result["results"] = _measure(root, commit, names, config, console.print)
     if plot:
@@ -89,10 +121,10 @@ def ab(
     for row in rows:
         for line in _lines(row):
             console.print(line)
-    for path in (plot, None if json_file == "-" else json_file):
-        if path:
-            console.print(f"wrote {path}")
-    raise typer.Exit(_exit_code(rows, named=bool(backend_list or source)))
+    for written in (plot, None if json_file == "-" else json_file):
+        if written:
+            console.print(f"wrote {written}")
+    raise typer.Exit(_exit_code(rows, named))
 
 
 def _measure(
@@ -134,8 +166,10 @@ def _measure(
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
-    """Verdict, figures, and what could have been found."""
+    """Verdict, paths, figures, and what could have been found."""
     lines = [f"{row['backend']}: {row['verdict']}: {row['reason']}"]
+    if row.get("paths"):
+        lines.append(f"  trained by {', '.join(f'{name}: {path}' for name, path in row['paths'].items())}")
     for run in row["runs"]:
         low, high = run["change_interval"]
         figures = f"change {run['change']:+.1%} (95% interval {low:+.1%} to {high:+.1%}), control {run['control']:+.1%}"
@@ -155,6 +189,16 @@ def _exit_code(rows: Sequence[dict[str, Any]], named: bool) -> int:
     if "unavailable" in verdicts and (named or set(verdicts) == {"unavailable"}):
         return UNAVAILABLE
     return INCONCLUSIVE if UNDECIDED in verdicts else OK
+
+
+def _check_older_base(base: str, settings: Recipe) -> None:
+    """Refuse what a base without a harness cannot train: it would cost two builds to find out."""
+    rule = settings.optimizer_settings()
+    if rule["optimizer"] != "sgd" or rule["weight_decay"]:
+        raise SettingError(f"the base {base!r} knows plain SGD alone; leave out --optimizer, --momentum and --weight-decay")
+    if settings.activation not in OLDER_ACTIVATIONS:
+        known = ", ".join(OLDER_ACTIVATIONS)
+        raise SettingError(f"the base {base!r} does not know the activation {settings.activation!r}; choose one of {known}")
 
 
 def _parse_threshold(text: str) -> float:

@@ -15,6 +15,7 @@ from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAIL
 from mlp_accel.files import write_json
 from mlp_accel.options import (
     Activation,
+    BackendList,
     BatchSize,
     Data,
     DType,
@@ -22,11 +23,15 @@ from mlp_accel.options import (
     Hidden,
     JsonFile,
     LearningRate,
+    Momentum,
+    Optimizer,
     PlotFile,
     Seed,
     Threads,
+    WeightDecay,
     check_outputs,
     engines_to_measure,
+    find_path,
     parse_numbers,
     read_settings,
 )
@@ -35,10 +40,13 @@ from mlp_accel.threads import thread_count
 
 
 def bench(
-    backend_list: Annotated[
+    backend_list: BackendList = None,
+    path: Annotated[
         str | None,
         typer.Option(
-            "--backends", help="Which to measure: numpy,numba  [default: $MLP_ACCEL_BACKEND, else all]", show_default=False
+            help="Measure every backend by this path alone: loop, or a faster one by name  "
+            "[default: $MLP_ACCEL_PATH, else the loop of each, and its fastest path]",
+            show_default=False,
         ),
     ] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Measure scikit-learn, PyTorch, JAX and others beside them")] = False,
@@ -51,8 +59,11 @@ def bench(
     epochs: Annotated[int, typer.Option(help="Steady epochs of each backend; fewer than 5 make a short run")] = 10,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    optimizer: Optimizer = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
     seed: Seed = None,
-    fused: Annotated[bool, typer.Option(help="Let backends use their fused epoch")] = True,
+    fused: Annotated[bool | None, typer.Option("--fused/--no-fused", hidden=True)] = None,
     sweep_batch: Annotated[
         str | None, typer.Option(metavar="LIST", help="Also speed against batch size: 32,128,1024,8192", show_default=False)
     ] = None,
@@ -68,10 +79,12 @@ def bench(
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with all figures")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure epoch times of all backends, taking turns, and check that each computes the right thing."""
+    """Measure epoch times of all backends, the loop and the fastest path of each, and check that each computes the right thing."""
     from mlp_accel.benchmarking.suite import Extras, run_suite
     from mlp_accel.benchmarking.tables import bench_notes, bench_table, roofline_table, sweep_lines, sweep_table
 
+    if fused is not None:
+        raise SettingError("--fused and --no-fused are gone: --path loop measures the loop of every backend alone")
     settings = read_settings(
         RECIPES["default"],
         hidden,
@@ -81,11 +94,16 @@ def bench(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
         seed=seed,
     )
     if not timeout > 0:
         raise SettingError(f"--timeout must be a positive number of seconds; got {timeout:g}")
     names, source = engines_to_measure(backend_list, peers)
+    named = names[:1] if source else [name.strip() for name in (backend_list or "").split(",")]
+    path, names, note = find_path(path, names, named=bool(backend_list or source))
     check_outputs(json_file, plot, html)
     count = thread_count(threads, "--threads")
     dataset = datasets.load(data)
@@ -99,17 +117,19 @@ def bench(
     console = output_console(json_file)
     if source:
         console.print(f"only {', '.join(names)}: {source} says so")
+    if note:
+        console.print(note)
     config = {
         **{key: value for key, value in settings.to_dict().items() if key in ("activation", "gradient", "dtype", "batch_size")},
         "layer_sizes": [dataset.n_in, *settings.hidden, dataset.n_classes],
-        "learning_rate": settings.learning_rate,
+        **settings.optimizer_settings(),
         "seed": settings.seed,
         "threads": count,
-        "fused": fused,
+        "path": path,
         "data": dataset.name,
         "n_train": len(dataset.x_train),
     }
-    with progress_bar(console, extras.lines(names, settings.epochs), "measuring") as advance:
+    with progress_bar(console, extras.lines(names, settings.epochs, path), "measuring") as advance:
 
         def report(line: str) -> None:
             advance(line)
@@ -137,10 +157,9 @@ def bench(
         from mlp_accel.benchmarking.report import write_report
 
         write_report(result, html)
-    for path in (None if json_file == "-" else json_file, plot, html):
-        if path:
-            console.print(f"wrote {path}")
-    named = names[:1] if source else [name.strip() for name in (backend_list or "").split(",")]
+    for written in (None if json_file == "-" else json_file, plot, html):
+        if written:
+            console.print(f"wrote {written}")
     raise typer.Exit(_exit_code(result["results"], named, result.get("interrupted", False)))
 
 

@@ -24,14 +24,14 @@ def compare(
 ) -> None:
     """Put two result files of bench side by side: what differs around them, and the ratios of their times."""
     from mlp_accel.benchmarking.comparison import compare as compare_results
-    from mlp_accel.benchmarking.comparison import read_result
+    from mlp_accel.benchmarking.result_files import label, read_result
 
     check_outputs(json_file)
     results = {"A": read_result(a), "B": read_result(b)}
     comparison = compare_results(results["A"], results["B"])
     console = output_console(json_file)
-    for (label, result), path in zip(results.items(), (a, b), strict=True):
-        console.print(f"{label}: {path}, {_origin(result)}")
+    for (side, result), path in zip(results.items(), (a, b), strict=True):
+        console.print(f"{side}: {path}, {_origin(result)}")
     changed = [*comparison["environment_differences"], *comparison["config_differences"]]
     console.print(_differences_table(changed) if changed else "environments and settings are the same")
     if comparison["not_ranked"]:
@@ -39,7 +39,7 @@ def compare(
     console.print(_ratio_table(comparison["results"]))
     for row in comparison["results"]:
         if row["reason"]:
-            console.print(f"{row['name']}: {row['reason']}")
+            console.print(f"{label(row)}: {row['reason']}")
     console.print("ratio of the medians, bootstrap interval of the spread within the two runs; `mlp-accel ab` asks about the code")
     if json_file:
         write_json(json_file, {"a": str(a), "b": str(b), **comparison})
@@ -71,6 +71,8 @@ def _differences_table(changed: Sequence[Sequence[Any]]) -> Table:
 
 
 def _ratio_table(rows: Sequence[dict[str, Any]]) -> Table:
+    from mlp_accel.benchmarking.result_files import label
+
     table = Table(title="Seconds per epoch, medians", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("engine", style="bold", no_wrap=True)
     for heading in ("A", "B", "B / A", "95% interval"):
@@ -80,5 +82,5 @@ def _ratio_table(rows: Sequence[dict[str, Any]]) -> Table:
         times = ["–" if seconds is None else f"{seconds:.4f}" for seconds in row["seconds"]]
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
         interval = "–" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"])
-        table.add_row(row["name"], *times, ratio, interval, row["verdict"] or "–")
+        table.add_row(label(row), *times, ratio, interval, row["verdict"] or "–")
     return table

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from mlp_accel import backends, datasets
+from mlp_accel.backends.paths import Taken
 from mlp_accel.console import epoch_line, output_console, progress_bar
 from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import INTERRUPTED
@@ -25,14 +26,19 @@ from mlp_accel.options import (
     Hidden,
     JsonFile,
     LearningRate,
+    Momentum,
+    Optimizer,
     PlotFile,
     Seed,
     Threads,
+    WeightDecay,
     check_outputs,
+    find_path,
     read_settings,
 )
 from mlp_accel.parameters import save_params
 from mlp_accel.recipes import RECIPES
+from mlp_accel.schedules import SCHEDULES
 from mlp_accel.threads import thread_count
 from mlp_accel.training import evaluate, mini_batch_sgd
 
@@ -54,6 +60,29 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set  [default: 5]", show_default=False)] = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    optimizer: Optimizer = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    schedule: Annotated[
+        str | None, typer.Option(help=f"Of the learning rate: {', '.join(SCHEDULES)}  [default: constant]", show_default=False)
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of all steps in which the learning rate rises, such as 0.2", show_default=False)
+    ] = None,
+    step_epochs: Annotated[
+        int | None, typer.Option(help="Epochs between the steps of the schedule step  [default: 1]", show_default=False)
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Factor at each step of the schedule step  [default: 0.1]", show_default=False)
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="How an epoch is trained: loop, or a faster path of the backend by name  "
+            "[default: $MLP_ACCEL_PATH, else the fastest that can]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = None,
     plot: PlotFile = None,
     json_file: JsonFile = None,
@@ -71,11 +100,19 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
+        step_epochs=step_epochs,
+        gamma=gamma,
         seed=seed,
     )
     check_outputs(json_file, plot, save)
     count = thread_count(threads, "--threads")
     engine = backends.get_backend(backend, settings.dtype, source="--backend")
+    path, _, _ = find_path(path, [engine.name], named=True)
     dataset = datasets.load(data)
     before: dict[str, Any] = {}
     if json_file:
@@ -91,6 +128,8 @@ def train(
     with progress_bar(console, settings.epochs, "training") as advance:
 
         def report(history: History) -> None:
+            if len(history) == 1:
+                console.print(f"path {Taken(history.path, tuple(history.passed_over))}")
             line = epoch_line(history, settings.epochs)
             advance(line)
             if not console.is_terminal:
@@ -105,11 +144,14 @@ def train(
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
+            optimizer=settings.find_optimizer(),
+            schedule=settings.find_schedule(),
             activation=settings.activation,
             gradient=settings.gradient,
             seed=settings.seed,
             backend=engine,
             threads=count,
+            path=path,
             loss_average=settings.loss_average,
             callbacks=[report],
         )
@@ -119,7 +161,10 @@ def train(
     with engine.limit_threads(count), np.errstate(over="ignore", invalid="ignore"):
         test_loss, test_accuracy = evaluate(engine, history.params, dataset.x_test, dataset.y_test, settings.activation)
     if not math.isfinite(test_loss):
-        raise NonFiniteLossError(test_loss, f"on the test set after epoch {len(history)}", settings.learning_rate, history)
+        rate = settings.optimizer_settings()["learning_rate"]
+        raise NonFiniteLossError(
+            f"the loss is {test_loss} on the test set after epoch {len(history)} at learning rate {rate:g}", history
+        )
     if history.interrupted:
         console.print(f"interrupted after {len(history)} of {settings.epochs} epochs; this is what was reached:")
     if len(history) and console.is_terminal and not reference:
@@ -142,8 +187,8 @@ def train(
             **history.to_dict(),
         }
         write_json(json_file, {**result, "test_loss": test_loss, "test_accuracy": test_accuracy})
-    for path in (save if trained else None, plot, None if json_file == "-" else json_file):
-        if path:
-            console.print(f"wrote {path}")
+    for written in (save if trained else None, plot, None if json_file == "-" else json_file):
+        if written:
+            console.print(f"wrote {written}")
     if history.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-from mlp_accel.backends import cupy_paths
+from mlp_accel.backends import BACKENDS, backend_class, cupy_paths
+from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE
 from mlp_accel.benchmarking.environment import ENVIRONMENT_VARIABLES
 from mlp_accel.diagnosis.finding import Finding
 from mlp_accel.diagnosis.numba_threading import CHOICES
@@ -19,7 +20,7 @@ def findings() -> Iterator[Finding]:
     """Misspelt names of ours, and values that the libraries below would refuse or, worse, pass over."""
     known = [name for name in ENVIRONMENT_VARIABLES if name.startswith(PREFIX)]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in (*known, *RULES):
             yield Finding(f"{name} is no variable of mlp_accel; those are {', '.join(known)}", f"unset {name}", wrong_value=True)
     for name, (check, backend) in RULES.items():
         value = os.environ.get(name, "").strip()
@@ -45,6 +46,12 @@ def _disable_jit(value: str) -> str | None:
     return None if value == "0" else "makes Numba interpret its kernels, thousands of times slower"
 
 
+def _path(value: str) -> str | None:
+    """What a path says of its own after a colon is for the path to judge."""
+    known = dict.fromkeys([AUTO, LOOP, *(path for name in BACKENDS for path in backend_class(name).path_names)])
+    return None if value.partition(":")[0] in known else f"is a path of no backend; choose one of {', '.join(known)}"
+
+
 def _matplotlib_backend(value: str) -> str | None:
     if find_spec("matplotlib") is None:
         return None
@@ -62,6 +69,7 @@ RULES: dict[str, tuple[Callable[[str], str | None], str | None]] = {
     "OMP_NUM_THREADS": (_counts, None),
     "OPENBLAS_NUM_THREADS": (_count, None),
     "MKL_NUM_THREADS": (_count, None),
+    PATH_VARIABLE: (_path, None),
     cupy_paths.PATH_VARIABLE: (cupy_paths.no_path, "cupy"),
     cupy_paths.TF32_VARIABLE: (cupy_paths.no_switch, "cupy"),
     "MPLBACKEND": (_matplotlib_backend, None),

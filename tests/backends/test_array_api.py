@@ -11,14 +11,17 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from mlp_accel.backends import ACTIVATIONS, GRADIENTS, Backend
+from mlp_accel.activations import ACTIVATIONS, BUILT_IN, Activation
+from mlp_accel.backends import GRADIENTS, Backend
+from mlp_accel.backends.loop import to_backend
 from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
-from mlp_accel.training import SGDStep, Trainer, to_backend
+from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
+from mlp_accel.trainer import Trainer
 from tests.reference import ReferenceBackend, StrictBackend
 
 
-def train_a_little(backend: Backend, activation: str, gradient: str) -> list[Any]:
-    """Use every verb and every base op once; returns what came out, as NumPy arrays."""
+def train_a_little(backend: Backend, activation: str | Activation, gradient: str, optimizer: str = "adamw") -> list[Any]:
+    """Use every verb and every op once; returns what came out, as NumPy arrays."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (7, 12), dtype=np.uint8), rng.integers(0, 3, 7)
     host_params = init_params([12, 5, 4, 3], seed=1)
@@ -28,10 +31,14 @@ def train_a_little(backend: Backend, activation: str, gradient: str) -> list[Any
     grads = backward(backend, params, outputs, y_hat, device_y, gradient, activation)
     loss, accuracy = loss_accuracy(backend, device_y, y_hat)
     updated = sgd(backend, params, grads, 0.1)
-    trainer = Trainer(x, y, host_params, SGDStep(0.1, activation, gradient), backend, batch_size=3)
+    optimizers = [find_optimizer(optimizer, weight_decay=0.1)]
+    settings: dict[str, Any] = {"activation": activation, "gradient": gradient, "learning_rates": [0.1]}
+    trainer = Trainer(x, y, [host_params], backend, batch_size=3, optimizers=optimizers, **settings)
     epoch = trainer.epoch()
-    results = [*outputs, y_hat, *(a for pair in grads + updated + trainer.params for a in pair)]
-    return [backend.to_numpy(a) for a in results] + [float(loss), float(accuracy), *epoch[:2]]
+    (state,) = trainer.states()
+    results = [*outputs, y_hat, *(a for pair in grads + updated for a in pair)]
+    trained = [a for pairs in (state.params, *state.slots) for pair in pairs for a in pair]
+    return [*map(backend.to_numpy, results), *trained, float(loss), float(accuracy), epoch.losses, epoch.accuracies]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -41,6 +48,20 @@ def test_the_algorithm_runs_on_the_strict_array_api(dtype: str, activation: str,
     numpy = train_a_little(ReferenceBackend(dtype), activation, gradient)
     for a, b in zip(strict, numpy, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimiser_runs_on_the_strict_array_api(dtype: str, optimizer: str) -> None:
+    strict = train_a_little(StrictBackend(dtype), "tanh", "exact", optimizer)
+    numpy = train_a_little(ReferenceBackend(dtype), "tanh", "exact", optimizer)
+    for a, b in zip(strict, numpy, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-4, atol=1e-7)
+
+
+def test_an_activation_of_the_users_own_runs_on_the_strict_array_api() -> None:
+    square = Activation(lambda z: z * z, lambda z: 2.0 * z, of_input=True, name="square")
+    for a, b in zip(*(train_a_little(kind("float64"), square, "exact") for kind in (StrictBackend, ReferenceBackend)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_the_strict_device_does_refuse_silent_conversion() -> None:
@@ -74,9 +95,11 @@ def test_cupy_has_every_function_that_the_base_ops_call() -> None:
     recorder = Recorder(array_api_strict)
     backend = StrictBackend()
     backend.xp = recorder
-    for activation in ACTIVATIONS:
+    for activation in BUILT_IN.values():
         for gradient in GRADIENTS:
             train_a_little(backend, activation, gradient)
+    for optimizer in OPTIMIZERS:
+        train_a_little(backend, "tanh", "exact", optimizer)
     assert len(recorder.calls) > 10
     for name in recorder.attributes:
         assert hasattr(cupy, name), f"cupy.{name} is missing"

@@ -22,13 +22,22 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "gradient": "exact",
         "dtype": "float32",
         "batch_size": 16,
+        "optimizer": "sgd",
         "learning_rate": 0.1,
+        "momentum": None,
+        "weight_decay": 0.0,
         "seed": 0,
         "threads": 1,
-        "fused": True,
+        "path": "loop",
         "data": str(path),
         "n_train": 800,
     }
+
+
+@pytest.fixture
+def both(config: dict[str, Any]) -> dict[str, Any]:
+    """The same task, for the loop of each backend and its fastest path."""
+    return {**config, "path": None}
 
 
 def worker(behaviour: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_accel.benchmarking.builds import BuildError, checkout_root, export_commit, export_working_tree, install, resolve
+from mlp_accel.benchmarking.builds import BuildError, checkout_root, export_commit, export_working_tree, has_file, install, resolve
 from mlp_accel.errors import SettingError
 
 
@@ -51,6 +51,12 @@ def test_the_working_tree_is_exported_with_its_changes(checkout: Path, tmp_path:
     assert (tmp_path / "head" / "mlp_accel" / "__init__.py").read_text() == "changed\n"
     assert sorted(path.name for path in (tmp_path / "head" / "mlp_accel").iterdir()) == ["__init__.py", "new ü.py"]
     assert not (tmp_path / "head" / "ignored").exists()
+
+
+def test_what_a_commit_holds_can_be_asked(checkout: Path) -> None:
+    (checkout / "mlp_accel" / "new.py").write_text("")
+    assert has_file(checkout, "main", "mlp_accel/__init__.py")
+    assert not has_file(checkout, "main", "mlp_accel/new.py"), "it is not committed"
 
 
 def test_a_folder_in_the_checkout_finds_its_root(checkout: Path) -> None:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends import Backend
+from mlp_accel.backends.paths import LOOP
 from mlp_accel.benchmarking.checks import CHECK_STEPS, losses_differ, parameters_differ
 from mlp_accel.datasets import Dataset
-from mlp_accel.training import SGDStep, Trainer
+from mlp_accel.optimizers import OPTIMIZERS
+from mlp_accel.trainer import Trainer
 
 
-def after_some_steps(mnist: Dataset, backend: Backend, learning_rate: float = 0.5) -> list[tuple[np.ndarray, np.ndarray]]:
+def after_some_steps(
+    mnist: Dataset, backend: Backend, rate: float | None = 0.5, path: str = "auto", optimizer: str = "sgd"
+) -> list[tuple[np.ndarray, np.ndarray]]:
     n = 128 * CHECK_STEPS
-    trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], init_params([784, 32, 10]), SGDStep(learning_rate), backend)
+    rule: dict[str, Any] = {"optimizers": [OPTIMIZERS[optimizer]], "learning_rates": [rate]}
+    trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], [init_params([784, 32, 10])], backend, path=path, **rule)
     trainer.epoch()
-    return trainer.host_params()
+    return trainer.params()
 
 
-def test_every_backend_agrees_with_numpy_after_20_steps(mnist: Dataset, backend: Backend) -> None:
+@pytest.mark.parametrize("path", [LOOP, "auto"])
+def test_every_backend_agrees_with_numpy_after_20_steps(mnist: Dataset, backend: Backend, path: str) -> None:
     reference = after_some_steps(mnist, get_backend("numpy", backend.dtype))
-    assert parameters_differ(after_some_steps(mnist, backend), reference, backend.dtype) is None
+    assert parameters_differ(after_some_steps(mnist, backend, path=path), reference, backend.dtype) is None
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "sgd"])
+def test_every_backend_agrees_with_numpy_whatever_the_optimizer(mnist: Dataset, backend: Backend, optimizer: str) -> None:
+    reference = after_some_steps(mnist, get_backend("numpy", backend.dtype), None, LOOP, optimizer)
+    for path in (LOOP, "auto"):
+        assert parameters_differ(after_some_steps(mnist, backend, None, path, optimizer), reference, backend.dtype) is None
 
 
 def test_a_slightly_different_training_does_not_agree(mnist: Dataset, dtype: str) -> None:

@@ -12,15 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_accel.benchmarking.comparison import ResultFileError, compare, differences, ratio_interval, read_result
+from mlp_accel.benchmarking.comparison import compare, differences, ratio_interval
+from mlp_accel.benchmarking.result_files import SCHEMA, ResultFileError, read_result
 
 RESULT: dict[str, Any] = {
-    "schema": 1,
+    "schema": SCHEMA,
     "environment": {"date": "today", "cpu": "a CPU", "cores": 2, "numpy": "2.0", "load_before": [0.1], "variables": {"A": "1"}},
     "config": {"layer_sizes": [784, 32, 10], "batch_size": 128, "data": "mnist", "threads": 2},
     "results": [
-        {"name": "numpy", "status": "ok", "reason": None, "epoch_seconds": {"samples": [1.0, 1.1, 1.2, 1.05, 1.15, 1.1]}},
-        {"name": "cupy", "status": "unavailable", "reason": "no device", "epoch_seconds": None},
+        {
+            "name": "numpy",
+            "path": "loop",
+            "status": "ok",
+            "reason": None,
+            "epoch_seconds": {"samples": [1.0, 1.1, 1.2, 1.05, 1.15, 1.1]},
+        },
+        {"name": "cupy", "path": None, "status": "unavailable", "reason": "no device", "epoch_seconds": None},
     ],
 }
 
@@ -86,6 +93,15 @@ def test_an_engine_that_only_one_of_them_has_keeps_its_row() -> None:
     assert rows["numba"]["reason"] == "in A no row"
 
 
+def test_a_path_is_only_ever_compared_with_itself() -> None:
+    other = copy.deepcopy(RESULT)
+    other["results"].append({**other["results"][0], "path": "sparse"})
+    rows = {(row["name"], row["path"]): row for row in compare(RESULT, other)["results"]}
+    assert list(rows) == [("numpy", "loop"), ("cupy", None), ("numpy", "sparse")]
+    assert rows["numpy", "loop"]["ratio"] == 1
+    assert rows["numpy", "sparse"]["reason"] == "in A no row"
+
+
 def test_a_few_epochs_have_a_ratio_but_no_verdict() -> None:
     short = changed()
     short["results"][0]["epoch_seconds"]["samples"] = [3.0, 3.1]
@@ -131,11 +147,12 @@ def test_equal_objects_alone_have_no_differences_and_they_turn_over(a: dict[str,
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[]", "has no field schema"),
-        ('{"schema": 2}', "has the schema 2; this version reads schema 1"),
+        ('{"schema": 3}', "has the schema 3; this version reads schema 1 and 2"),
         ('{"schema": 1, "environment": {}, "config": {}}', "the field results is missing"),
         ('{"schema": 1, "environment": {}, "config": [], "results": []}', "the field config is missing or is no dict"),
         ('{"schema": 1, "environment": {}, "config": {}, "results": [3]}', r"results\[0\]: is no object"),
         ('{"schema": 1, "environment": {}, "config": {}, "results": [{"name": "a"}]}', r"results\[0\]: has no field status"),
+        (json.dumps({**RESULT, "results": [{**RESULT["results"][0], "path": 3}]}), "path is no text"),
         (json.dumps({**RESULT, "results": [{**RESULT["results"][0], "epoch_seconds": {"samples": []}}]}), "has no samples"),
         (json.dumps({**RESULT, "results": [{**RESULT["results"][0], "epoch_seconds": {"samples": [0]}}]}), "positive numbers"),
         (json.dumps({**RESULT, "results": [{**RESULT["results"][0], "epoch_seconds": {"samples": [float("nan")]}}]}), "positive"),

@@ -21,6 +21,8 @@ SECONDS = {"median": 0.2, "min": 0.1, "q1": 0.15, "q3": 0.3, "samples": [0.1, 0.
 def row(name: str, **changes: Any) -> dict[str, Any]:
     right = {
         "name": name,
+        "path": "loop",
+        "passed_over": [],
         "kind": "backend",
         "status": "ok",
         "reason": None,
@@ -40,8 +42,9 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
 
 def result(**changes: Any) -> dict[str, Any]:
     missing: dict[str, Any] = {"status": "unavailable", "reason": "no <device>", "epoch_seconds": None, "seconds": None, "loss": []}
-    rows = [row("numpy"), row("jax", kind="peer", accuracy=[None, None]), row("cupy", samples_per_second=None, **missing)]
-    crossing = {"value": 60.0, "seconds": 0.2, "samples_per_second": 1000.0, "faster_below": "numpy", "faster_above": "jax"}
+    rows = [row("numpy"), row("jax", kind="peer", path=None, accuracy=[None, None])]
+    rows.append(row("cupy", path=None, samples_per_second=None, **missing))
+    crossing = {"value": 60.0, "seconds": 0.2, "samples_per_second": 1000.0, "faster_below": "numpy loop", "faster_above": "jax"}
     ops = [
         {"op": "dense", "flops": 1e6, "bytes": 1e5, "seconds": 1e-4},
         {"op": "softmax", "flops": 1e3, "bytes": 1e4, "seconds": 1e-5},
@@ -59,7 +62,7 @@ def result(**changes: Any) -> dict[str, Any]:
             }
         ],
         "until": {"accuracy": 0.955, "seeds": [0, 1, 2], "max_epochs": 50, "results": rows},
-        "roofline": [{"name": "numpy", "peak_flops": 1e11, "bandwidth": 1e10, "ops": ops}],
+        "roofline": [{"name": "numpy", "path": "loop", "peak_flops": 1e11, "bandwidth": 1e10, "ops": ops}],
     } | changes
 
 
@@ -76,7 +79,7 @@ def test_bars_have_quartiles_and_samples_and_a_reason_where_there_is_no_time() -
     (quartiles,) = whiskers[0].lines[2][0].get_segments()
     assert [round(x, 6) for x, _ in quartiles] == [0.15, 0.3]
     assert any("no <device>" in text.get_text() for text in bars.texts)
-    assert [label.get_text() for label in bars.get_yticklabels()] == ["numpy", "jax", "cupy"]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["numpy loop", "jax", "cupy"]
     assert [axes.get_title() for axes in curves] == ["loss", "accuracy"]
     assert [np.asarray(line.get_ydata()).tolist() for line in curves[0].lines] == [[0.5, 0.3]] * 2
 
@@ -88,6 +91,27 @@ def test_every_part_of_a_result_has_its_panel() -> None:
     assert (sweep.get_xscale(), sweep.get_yscale()) == ("log", "log")
     rings = [line for line in sweep.lines if line.get_markerfacecolor() == "none"]
     assert [np.asarray(ring.get_xdata()).tolist() for ring in rings] == [[60.0]]
+
+
+def test_an_engine_that_only_some_values_of_a_sweep_have_is_drawn_there_in_a_colour_of_its_own() -> None:
+    changed = result()
+    cells = changed["sweeps"][0]["cells"]
+    cells[0] = {"value": 32, "results": [*cells[0]["results"], row("numpy", path="sparse")]}
+    cells[1] = {**cells[1], "no_faster_path": [{"name": "numpy", "passed_over": [["sparse", "the data is <dense>"]]}]}
+    sweep = plot_bench(changed).axes[3]
+    lines: dict[str, Any] = {str(line.get_label()): line for line in sweep.lines}
+    assert np.asarray(lines["numpy sparse"].get_xdata()).tolist() == [32]
+    assert np.asarray(lines["numpy loop"].get_xdata()).tolist() == [32, 128]
+    assert lines["numpy sparse"].get_color() not in (lines["numpy loop"].get_color(), lines["jax"].get_color())
+    assert "batch size 128: numpy: no faster path: sparse: the data is &lt;dense&gt;" in report(changed)
+
+
+def test_the_report_says_which_paths_were_not_taken() -> None:
+    changed = result(no_faster_path=[{"name": "numba", "passed_over": [["sparse", "the data is dense"]]}])
+    changed["results"][0] = row("cupy", path="graph", passed_over=[["cluster", "no room"]])
+    page = report(changed)
+    assert "numba: no faster path: sparse: the data is dense" in page
+    assert "cupy graph: not cluster: no room" in page
 
 
 def test_a_benchmark_without_any_time_can_be_drawn(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mlp_accel.benchmarking.protocol import run_benchmark
 from mlp_accel.datasets import Dataset
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.threads import available_cores
-from mlp_accel.training import SGDStep, Trainer
+from mlp_accel.trainer import Trainer
 
 N = 150
 
@@ -40,9 +40,13 @@ def settings(data: Dataset, **changes: Any) -> dict[str, Any]:
         "gradient": "exact",
         "dtype": "float64",
         "batch_size": 16,
+        "optimizer": "sgd",
         "learning_rate": 0.1,
+        "momentum": None,
+        "weight_decay": 0.0,
         "seed": 0,
         "threads": available_cores(),  # fewer would change the affinity of the process that runs the tests
+        "path": "loop",
         "data": data.name,
         "n_train": len(data.x_train),
     }
@@ -70,6 +74,13 @@ def make(name: str, config: dict[str, Any]) -> Peer:
         pytest.skip(f"peer {name}: {error}")
 
 
+def our_training(data: Dataset, layer_sizes: list[int], rate: float, activation: str = "tanh", gradient: str = "exact") -> Trainer:
+    """In batches of all samples."""
+    start, backend = init_params(layer_sizes), get_backend("numpy", "float64")
+    settings: dict[str, Any] = {"activation": activation, "gradient": gradient}
+    return Trainer(data.x_train, data.y_train, [start], backend, batch_size=N, learning_rates=[rate], **settings)
+
+
 @pytest.mark.parametrize("gradient", ["exact", "notebook"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
 @pytest.mark.parametrize("hidden", [[6], [7, 5]])
@@ -82,15 +93,14 @@ def test_on_one_batch_a_peer_reaches_the_same_parameters_as_we(
     peer = make(peer_name, settings(clouds, batch_size=N, **changes))
     peer.warm_up()
     peer.load()
-    step = SGDStep(rate, activation, gradient)
-    initial, backend = init_params([8, *hidden, 3]), get_backend("numpy", "float64")
-    ours = Trainer(clouds.x_train, clouds.y_train, initial, step, backend, batch_size=N)
+    ours = our_training(clouds, [8, *hidden, 3], rate, activation=activation, gradient=gradient)
     for _ in range(5):
-        loss, accuracy, _seconds = ours.epoch()
+        epoch = ours.epoch()
+        (loss,), (accuracy,) = epoch.losses, epoch.accuracies
         their_loss, their_accuracy = peer.epoch()
         assert their_loss == pytest.approx(loss, rel=1e-6)  # PyTorch's sum of losses is float32
         assert their_accuracy in (None, pytest.approx(accuracy))
-    for (weights, bias), (expected_weights, expected_bias) in zip(peer.params(), ours.host_params(), strict=True):
+    for (weights, bias), (expected_weights, expected_bias) in zip(peer.params(), ours.params(), strict=True):
         np.testing.assert_allclose(weights, expected_weights, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(bias, expected_bias, rtol=1e-10, atol=1e-12)
 
@@ -100,12 +110,9 @@ def test_every_sample_counts_once_also_those_of_a_short_last_batch(clouds: Datas
     peer.warm_up()
     peer.load()
     loss, accuracy = peer.epoch()
-    everything = Trainer(
-        clouds.x_train, clouds.y_train, init_params([8, 6, 3]), SGDStep(1e-12), get_backend("numpy", "float64"), batch_size=N
-    )
-    expected_loss, expected_accuracy, _ = everything.epoch()
-    assert loss == pytest.approx(expected_loss, rel=1e-6)
-    assert accuracy in (None, pytest.approx(expected_accuracy))
+    everything = our_training(clouds, [8, 6, 3], 1e-12).epoch()
+    assert loss == pytest.approx(everything.losses[0], rel=1e-6)
+    assert accuracy in (None, pytest.approx(everything.accuracies[0]))
 
 
 def test_the_test_set_is_judged_with_the_parameters_it_reached(clouds: Dataset, peer_name: str) -> None:
@@ -129,6 +136,10 @@ def test_the_test_set_is_judged_with_the_parameters_it_reached(clouds: Dataset, 
         ("jax", {"gradient": "notebook"}, "only the exact gradient"),
         ("notebook", {"layer_sizes": [8, 6, 5, 3]}, "exactly one hidden layer"),
         ("notebook", {"activation": "relu"}, "it has no relu, only tanh"),
+        ("pytorch", {"activation": "gelu"}, "it has no gelu, only tanh, relu, sigmoid"),
+        ("numpy-handwritten", {"optimizer": "momentum", "momentum": 0.9}, "it trains with plain SGD only"),
+        ("jax", {"optimizer": "adamw", "weight_decay": 0.01}, "it trains with plain SGD only"),
+        ("scikit-learn", {"weight_decay": 0.01}, "it trains with plain SGD only: no other optimizer, and no weight decay"),
     ],
 )
 def test_what_a_peer_has_no_form_of_is_said(clouds: Dataset, name: str, changes: dict[str, Any], reason: str) -> None:
@@ -156,11 +167,12 @@ def test_listing_the_peers_imports_none_of_their_libraries() -> None:
 def test_in_the_benchmark_peers_take_turns_with_backends_and_are_checked(clouds: Dataset) -> None:
     """In worker processes, limited to one thread."""
     names = [name for name in PEERS if _missing(name) is None]
-    config = settings(clouds, dtype="float32", threads=1, fused=True, learning_rate=0.01)
+    config = settings(clouds, dtype="float32", threads=1, learning_rate=0.01)
     reference, *peers = run_benchmark(["numpy", *names], config, 2)["results"]
     for peer in peers:
         assert (peer["kind"], peer["status"]) == ("peer", "ok"), peer["reason"]
-        assert peer["device"] == "cpu"
+        assert (peer["device"], peer["path"]) == ("cpu", None)
+        assert peer["form"] == peer_class(peer["name"]).form
         assert peer["versions"]
         assert len(peer["epoch_seconds"]["samples"]) == 2
         assert peer["loss"][0] == pytest.approx(reference["loss"][0], rel=0.05)

@@ -23,14 +23,15 @@ from tests.benchmarking.conftest import worker
 def test_the_reference_runs_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
     heard: list[str] = []
     result = run_benchmark(["numba"], config, 2, heard.append)
-    assert [row["name"] for row in result["results"]] == ["numba"]
-    assert any("numpy" in line for line in heard)
+    assert [(row["name"], row["path"]) for row in result["results"]] == [("numba", "loop")]
+    assert any("numpy loop" in line for line in heard)
 
 
 def test_a_right_result_has_all_its_times(config: dict[str, Any]) -> None:
     result = run_benchmark(["numpy"], config, 6)
     (row,) = result["results"]
     assert (row["status"], row["reason"], row["kind"]) == ("ok", None, "backend")
+    assert (row["name"], row["path"], row["passed_over"]) == ("numpy", "loop", [])
     assert len(row["epoch_seconds"]["samples"]) == 6
     assert len(row["loss"]) == 7
     assert row["loss"][-1] < row["loss"][0]

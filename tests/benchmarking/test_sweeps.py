@@ -11,42 +11,54 @@ from hypothesis import strategies as st
 
 from mlp_accel import SettingError, get_backend
 from mlp_accel.benchmarking import suite
-from mlp_accel.benchmarking.roofline import main_ops, seconds_per_call
+from mlp_accel.benchmarking.roofline import seconds_per_call, step_ops
 from mlp_accel.benchmarking.suite import Extras, run_suite
 from mlp_accel.benchmarking.sweeps import changed, crossovers
 from mlp_accel.benchmarking.until import time_to_accuracy
 
-OK = [{"name": name, "kind": "backend", "status": "ok", "reason": None} for name in ("numpy", "numpy-handwritten")]
+OK = [
+    {"name": "numpy", "path": "loop", "kind": "backend", "status": "ok", "reason": None},
+    {"name": "numpy-handwritten", "path": None, "kind": "peer", "status": "ok", "reason": None},
+]
 
 
 def cells(times: dict[str, list[float]], values: list[int]) -> list[dict[str, Any]]:
-    return [
-        {"value": value, "results": [{"name": name, "epoch_seconds": {"median": t[i]}} for name, t in times.items()]}
-        for i, value in enumerate(values)
-    ]
+    """Rows of backends have a path behind their names; the others are peers."""
+
+    def row(name: str, seconds: float) -> dict[str, Any]:
+        name, _, path = name.partition(" ")
+        kind = "backend" if path else "peer"
+        return {"name": name, "path": path or None, "kind": kind, "epoch_seconds": {"median": seconds}}
+
+    return [{"value": value, "results": [row(name, t[i]) for name, t in times.items()]} for i, value in enumerate(values)]
 
 
 @given(exponent=st.floats(0.2, 2), where=st.floats(1.5, 63), level=st.floats(0.01, 10))
 def test_two_power_laws_cross_where_they_are_equal(exponent: float, where: float, level: float) -> None:
     flat = [level, level]
     rising = [level * (value / where) ** exponent for value in (1, 64)]
-    (crossing,) = crossovers(cells({"numpy": flat, "numba": rising}, [1, 64]))
+    (crossing,) = crossovers(cells({"numpy loop": flat, "numba sparse": rising}, [1, 64]))
     assert crossing["value"] == pytest.approx(where, rel=1e-6)
     assert crossing["seconds"] == pytest.approx(level, rel=1e-6)
-    assert (crossing["faster_below"], crossing["faster_above"]) == ("numba", "numpy")
+    assert (crossing["faster_below"], crossing["faster_above"]) == ("numba sparse", "numpy loop")
+
+
+def test_two_paths_of_one_backend_can_overtake_each_other() -> None:
+    (crossing,) = crossovers(cells({"numba loop": [1.0, 2.0], "numba sparse": [2.0, 1.0], "jax": [0.1, 0.1]}, [32, 128]))
+    assert (crossing["faster_below"], crossing["faster_above"], crossing["shown"]) == ("numba loop", "numba sparse", True)
 
 
 def test_engines_that_never_meet_have_no_crossover_and_a_missing_time_is_left_out() -> None:
-    assert crossovers(cells({"numpy": [1.0, 2.0], "numba": [0.5, 1.9]}, [32, 128])) == []
-    some = cells({"numpy": [1.0, 2.0], "numba": [0.5, 3.0]}, [32, 128])
+    assert crossovers(cells({"numpy loop": [1.0, 2.0], "numba sparse": [0.5, 1.9]}, [32, 128])) == []
+    some = cells({"numpy loop": [1.0, 2.0], "numba sparse": [0.5, 3.0]}, [32, 128])
     some[1]["results"][1]["epoch_seconds"] = None
     assert crossovers(some) == []
 
 
 def test_a_crossover_of_two_slow_peers_is_not_shown() -> None:
-    found = crossovers(cells({"numba": [0.1, 0.1], "jax": [1.0, 2.0], "pytorch": [2.0, 1.0]}, [32, 128]))
+    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [1.0, 2.0], "pytorch": [2.0, 1.0]}, [32, 128]))
     assert [crossing["shown"] for crossing in found] == [False]
-    found = crossovers(cells({"numba": [0.1, 0.1], "jax": [0.01, 1.0]}, [32, 128]))
+    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [0.01, 1.0]}, [32, 128]))
     assert [crossing["shown"] for crossing in found] == [True]
 
 
@@ -85,6 +97,11 @@ def test_one_call_measures_everything_that_was_asked_for(config: dict[str, Any])
     assert 0.8 * extras.lines(["numpy", "numpy-handwritten"], 1) <= len(heard) <= 1.2 * extras.lines(["numpy"] * 2, 1) + 5
 
 
+def test_the_lines_to_come_are_counted_by_engines() -> None:
+    assert Extras().lines(["numba"], 10, "loop") == 2 + 1 + 10  # the reference runs too
+    assert Extras().lines(["numba"], 10) == 3 + 1 + 10
+
+
 def test_everybody_trains_from_the_same_five_seeds_until_it_is_good_enough(config: dict[str, Any]) -> None:
     found = time_to_accuracy(OK, config, 0.85)
     assert found["seeds"] == [0, 1, 2, 3, 4]
@@ -102,7 +119,7 @@ def test_an_accuracy_that_is_not_reached_is_no_time(config: dict[str, Any]) -> N
 
 
 def test_an_engine_that_was_not_right_does_not_race(config: dict[str, Any]) -> None:
-    wrong = {"name": "numba", "kind": "backend", "status": "mismatch", "reason": "a wrong gradient"}
+    wrong = {"name": "numba", "path": "sparse", "kind": "backend", "status": "mismatch", "reason": "a wrong gradient"}
     _, row = time_to_accuracy([OK[0], wrong], config, 0.5)["results"]
     assert (row["status"], row["reason"], row["epochs"]) == ("mismatch", "a wrong gradient", [])
 
@@ -117,16 +134,19 @@ def test_ctrl_c_leaves_what_was_measured_before(config: dict[str, Any], monkeypa
     assert result["results"][0]["status"] == "ok"
 
 
-def test_the_operations_of_the_main_ops_are_counted_by_their_shapes(config: dict[str, Any]) -> None:
+def test_the_operations_of_the_ops_of_a_step_are_counted_by_their_shapes(config: dict[str, Any]) -> None:
     backend = get_backend("numpy")
-    ops = {name: (flops, size) for name, flops, size, _ in main_ops(backend, {**config, "layer_sizes": [100, 20, 3]})}
+    ops = {name: (flops, size) for name, flops, size, _ in step_ops(backend, {**config, "layer_sizes": [100, 20, 3]})}
     assert ops["dense"] == (2 * 16 * 100 * 20 + 2 * 16 * 20, 4 * (16 * 100 + 100 * 20 + 16 * 20))
-    assert ops["sgd_update"] == (2 * 100 * 20, 3 * 4 * 100 * 20)
+    assert ops["update"] == (2 * 16 * 100 * 20 + 16 * 20 + 3 * 100 * 20, 4 * (16 * 100 + 16 * 20 + 2 * 100 * 20))
+    assert ops["hidden_delta"] == (2 * 16 * 20 * 3 + 3 * 16 * 20, 4 * (16 * 3 + 20 * 3 + 2 * 16 * 20))
+    assert ops["classify"] == (6 * 16 * 3, 4 * 2 * 16 * 3)
     assert ops["minibatch"] == (16 * 100, 16 * 100 * 5)
 
 
-def test_the_main_ops_run_on_every_backend(config: dict[str, Any], backend_name: str) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_ops_of_a_step_run_on_every_backend(config: dict[str, Any], backend_name: str, optimizer: str) -> None:
     backend = get_backend(backend_name)
-    for _, _, _, call in main_ops(backend, config):
+    for _, _, _, call in step_ops(backend, {**config, "optimizer": optimizer}):
         call()
     assert seconds_per_call(backend, backend.synchronize) > 0

@@ -135,7 +135,7 @@ def _build(code: str, options: tuple[str, ...]) -> Any:
 
 def kernels(code: str) -> list[str]:
     """Names of the kernels that are defined in `code`."""
-    return re.findall(r"^(?:KERNEL |STEP_KERNEL\()(\w+)", code, re.MULTILINE)
+    return re.findall(r"^(?:KERNEL |(?:STEP|FORWARD)_KERNEL\()(\w+)", code, re.MULTILINE)
 
 
 def _value(scalar: np.generic) -> Any:
@@ -144,8 +144,3 @@ def _value(scalar: np.generic) -> Any:
     )
     dtype: Any = scalar.dtype
     return np.ctypeslib.as_ctypes_type(dtype)(scalar.item())
-
-
-def stacked(params: Sequence[tuple[Any, Any]]) -> list[npt.NDArray[np.float32]]:
-    """Weights and biases in one list, as new float32 arrays."""
-    return [np.array(a, np.float32, order="C") for pair in params for a in pair]

@@ -21,7 +21,11 @@ GIB = 2**30
 
 
 class ndarray(np.ndarray[Any, Any]):  # noqa: N801 - CuPy's name
-    """An array on the device."""
+    """An array on the device; `data` is CuPy's, which has the address."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
 
 
 class OutOfMemoryError(MemoryError):
@@ -48,20 +52,22 @@ def refuse_host_arrays(values: Any) -> None:
 
 
 class Stream:
-    def __init__(self, log: list[str], non_blocking: bool = False) -> None:
-        self.log, self.non_blocking = log, non_blocking
+    ptr = 0
+
+    def __init__(self, events: list[str], non_blocking: bool = False) -> None:
+        self.events, self.non_blocking = events, non_blocking
         self.recording: list[Callable[[], None]] | None = None
         self.outer: list[Stream] = []
 
     def record(self) -> Stream:
-        self.log.append("record")
+        self.events.append("record")
         return self
 
     def wait_event(self, event: Stream) -> None:
-        self.log.append("wait for event")
+        self.events.append("wait for event")
 
     def synchronize(self) -> None:
-        self.log.append("synchronize")
+        self.events.append("synchronize")
 
     def begin_capture(self) -> None:
         assert self.non_blocking, "the default stream cannot be captured"
@@ -69,10 +75,10 @@ class Stream:
 
     def end_capture(self) -> Any:
         launches, self.recording = self.recording or [], None
-        self.log.append(f"capture of {len(launches)}")
+        self.events.append(f"capture of {len(launches)}")
 
         def launch(stream: Stream) -> None:
-            self.log.append(f"graph of {len(launches)}")
+            self.events.append(f"graph of {len(launches)}")
             for kernel in launches:
                 kernel()
 
@@ -95,8 +101,10 @@ class FakeCupy(ModuleType):
 
     Attributes
     ----------
-    log : list of str
+    events : list of str
         Every launch, transfer and synchronisation.
+    used : set of int
+        Devices that were the current one of a function or a launch.
     fail : dict
         Kernel or ``"compile"`` or ``"allocate"``: the error to raise there.
     """
@@ -109,12 +117,13 @@ class FakeCupy(ModuleType):
         self, capability: str = "90", shared_limit: int = 232_448, devices: int = 1, emulation: Emulation = DEFAULT
     ) -> None:
         super().__init__("cupy")
-        self.log: list[str] = []
+        self.events: list[str] = []
         self.fail: dict[str, Exception] = {}
         self.emulation = emulation
         self.compute_types: dict[str, int] = {}
         self.current_device = 0
-        default = Stream(self.log)
+        self.used: set[int] = set()
+        default = Stream(self.events)
         self.streams = [default]
         fake = self
 
@@ -131,7 +140,7 @@ class FakeCupy(ModuleType):
 
         class OwnStream(Stream):
             def __init__(self, non_blocking: bool = False) -> None:
-                super().__init__(fake.log, non_blocking)
+                super().__init__(fake.events, non_blocking)
 
             def __enter__(self) -> None:
                 fake.streams.append(self)
@@ -176,19 +185,20 @@ class FakeCupy(ModuleType):
             if name in ("empty", "zeros") and "allocate" in self.fail:
                 raise self.fail["allocate"]
             refuse_host_arrays([*arguments, *keywords.values()])
+            self.used.add(self.current_device)
             return on_device(value(*arguments, **keywords))
 
         return call
 
     def asarray(self, array: Any, dtype: Any = None, copy: bool | None = None) -> Any:
         if not isinstance(array, ndarray):
-            self.log.append("to device")
+            self.events.append("to device")
         if "allocate" in self.fail:
             raise self.fail["allocate"]
         return on_device(np.array(array, dtype=dtype, copy=True if not isinstance(array, ndarray) else copy))
 
     def asnumpy(self, array: Any) -> npt.NDArray[Any]:
-        self.log.append("to host")
+        self.events.append("to host")
         return np.array(array).view(np.ndarray)
 
     def get_default_memory_pool(self) -> Any:
@@ -196,7 +206,8 @@ class FakeCupy(ModuleType):
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         refuse_host_arrays([a, b])
-        self.log.append(f"product (compute type {self.compute_types.get(a.dtype.name, 1)})")
+        self.used.add(self.current_device)
+        self.events.append(f"product (compute type {self.compute_types.get(a.dtype.name, 1)})")
         return np.matmul(a, b, out=out)
 
     def RawModule(self, code: str, options: tuple[str, ...], backend: str) -> Any:  # noqa: N802 - CuPy's name
@@ -207,7 +218,7 @@ class FakeCupy(ModuleType):
         return SimpleNamespace(get_function=lambda name: RawKernel(self, program, name))
 
     def _set_attribute(self, function: int, attribute: int, value: int) -> None:
-        self.log.append(f"attribute {attribute} = {value}")
+        self.events.append(f"attribute {attribute} = {value}")
 
 
 class RawKernel:
@@ -223,6 +234,7 @@ class RawKernel:
             raise self.cp.fail[self.name]
         assert shared_mem <= self.max_dynamic_shared_size_bytes, "CUDA_ERROR_INVALID_VALUE"
         refuse_host_arrays(arguments)
+        self.cp.used.add(self.cp.current_device)
         for argument in arguments:
             assert not isinstance(argument, np.ndarray) or argument.flags.c_contiguous
         stream = self.cp.streams[-1]
@@ -233,7 +245,7 @@ class RawKernel:
         if stream.recording is not None:
             stream.recording.append(launch)
         else:
-            self.cp.log.append(f"launch {self.name}")
+            self.cp.events.append(f"launch {self.name}")
             launch()
 
 

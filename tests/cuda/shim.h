@@ -228,6 +228,12 @@ inline void cluster_sync(int line = __builtin_LINE()) {
     shim::wait(shim::cluster_barrier);
 }
 
+// Blocks of other clusters follow one another, and so they come here in their order.
+inline bool last_block(unsigned* counter, int blocks) {
+    *counter = *counter + 1 == (unsigned)blocks ? 0 : *counter + 1;
+    return *counter == 0;
+}
+
 inline float* remote(float* own, int rank) {
     const auto offset = reinterpret_cast<unsigned char*>(own) - shim::current->block->memory;
     return reinterpret_cast<float*>((*shim::cluster)[rank].memory + offset);
@@ -263,7 +269,7 @@ template <class T> T exchange(T value, int from) {
     return value;
 }
 template <class T> T shuffle_xor(T value, int mask) { return exchange(value, shim::lane() ^ mask); }
-inline float shuffle(float value, int lane) { return exchange(value, lane); }
+template <class T> T shuffle(T value, int lane) { return exchange(value, lane); }
 inline unsigned ballot(bool vote) {
     unsigned votes = 0;
     auto& values = shim::warp().exchange[shim::current->exchanges++ % 2];

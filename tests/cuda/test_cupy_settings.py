@@ -12,11 +12,12 @@ import pytest
 from mlp_accel import BackendUnavailableError, DeviceMemoryError, SettingError, get_backend, init_params, mini_batch_sgd
 from mlp_accel.backends import Backend
 from mlp_accel.backends.cupy_backend import CupyBackend
-from mlp_accel.backends.cupy_paths import PathError, PathSettings
-from mlp_accel.training import SGDStep, Trainer
+from mlp_accel.backends.cupy_steps import GraphPath
+from mlp_accel.errors import PathError
+from mlp_accel.network import backward, forward, sgd
+from mlp_accel.optimizers import OPTIMIZERS
 from tests.cuda.fake_cupy import FakeCupy, OutOfMemoryError
-from tests.cuda.small import SIZES, backend_by, data
-from tests.reference import ReferenceBackend
+from tests.cuda.small import SIZES, Reference, data, trainer_by
 
 # TF32, devices, settings ----------------------------------------------------------------------------------------------------------
 
@@ -25,32 +26,36 @@ def test_tf32_is_off_unless_asked_for_whatever_cupy_is_set_to(cupy: FakeCupy, mo
     monkeypatch.delenv("MLP_ACCEL_TF32", raising=False)
     cupy.compute_types["float32"] = 7
     x, y = data(20)
-    mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=10, backend=backend_by("ops"))
-    assert {entry for entry in cupy.log if entry.startswith("product")} == {"product (compute type 1)"}
+    mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=10, backend=CupyBackend(), path="loop")
+    assert {entry for entry in cupy.events if entry.startswith("product")} == {"product (compute type 1)"}
     assert cupy.compute_types["float32"] == 7
     assert CupyBackend().versions()["tf32"] == "off"
     monkeypatch.setenv("MLP_ACCEL_TF32", "1")
     backend = CupyBackend()
     assert backend.versions()["tf32"] == "on"
-    cupy.log.clear()
+    assert CupyBackend(tf32=False).versions()["tf32"] == "off"
+    cupy.events.clear()
     backend.dense(*(backend.asarray(np.ones(shape)) for shape in ((2, 3), (3, 4), (4,))))
-    assert "product (compute type 7)" in cupy.log
+    assert "product (compute type 7)" in cupy.events
+    cupy.compute_types["float32"] = 1
+    with backend.gpu.computing():
+        assert cupy.compute_types["float32"] == 7
+    assert cupy.compute_types["float32"] == 1
+    monkeypatch.setenv("MLP_ACCEL_TF32", "yes")
+    with pytest.raises(SettingError, match="'yes' from the environment variable MLP_ACCEL_TF32 is neither 1 nor 0"):
+        CupyBackend()
 
 
-def test_the_path_may_be_named_in_the_environment(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", "cluster:4")
-    settings = CupyBackend().settings
-    assert (settings.path, settings.cluster) == ("cluster", 4)
-    for wrong in ("clusters", "cluster:3", "ops:2"):
-        monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", wrong)
-        with pytest.raises(SettingError, match="from the environment variable MLP_ACCEL_CUPY_PATH is no path; choose one of auto"):
-            CupyBackend()
-    with pytest.raises(SettingError, match="the path 'ops' has no cluster"):
-        PathSettings("ops", cluster=4)
-    with pytest.raises(SettingError, match="a cluster has 1, 2, 4, 8 or 16 thread blocks; got 3"):
-        PathSettings(cluster=3)
+@pytest.mark.parametrize(("old", "new"), [("cluster:4", "cluster:4"), ("ops", "loop")])
+def test_the_variable_that_is_gone_says_what_has_taken_its_place(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", old)
+    with pytest.raises(SettingError, match=f"^MLP_ACCEL_CUPY_PATH is gone; set MLP_ACCEL_PATH={new} instead$"):
+        CupyBackend()
     monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", "")
-    assert CupyBackend().settings.path == "auto"
+    monkeypatch.setenv("MLP_ACCEL_PATH", new)
+    assert trainer_by(None, CupyBackend()).taken.name == new
 
 
 @pytest.mark.parametrize("name", ["cupy", "cupy:1"])
@@ -60,16 +65,16 @@ def test_a_number_picks_one_of_several_devices(install: Callable[..., FakeCupy],
     expected = 1 if ":" in name else 0
     assert backend.device == f"cuda:{expected} Emulated GPU {expected}"
     cupy.current_device = 0
-    seen = []
-
-    def take(*arguments: Any, **keywords: Any) -> Any:
-        seen.append(cupy.current_device)
-        return np.take(*arguments, **keywords).view(cupy.ndarray)
-
-    backend.xp.take = take
-    x, y = data(10)
-    backend.minibatch(backend.asarray(x), backend.asarray(y), backend.asarray(np.arange(3)))
-    assert seen == [expected]
+    cupy.used.clear()
+    for path in ("cluster", "graph", "steps", "loop"):
+        trainer = trainer_by(path, backend)
+        trainer.epoch()
+        trainer.keep([0])
+    params = [(backend.asarray(w), backend.asarray(b)) for w, b in init_params(SIZES)]
+    images, labels = (backend.asarray(array) for array in data())
+    outputs, y_hat = forward(backend, params, images)
+    sgd(backend, params, backward(backend, params, outputs, y_hat, labels), 0.1)
+    assert cupy.used == {expected}
     assert cupy.current_device == 0
 
 
@@ -92,13 +97,16 @@ def test_out_of_memory_says_how_much_there_is_and_what_to_do(cupy: FakeCupy) -> 
         DeviceMemoryError, match=r"cuda:0 Emulated GPU 0: .*47,040,000 bytes.* 3.0 of 140.0 GiB are free; use fewer"
     ):
         backend.asarray(np.zeros((60000, 784), np.uint8))
-    x, y = data(20)
     del cupy.fail["allocate"]
-    trainer = Trainer(x, y, init_params(SIZES), SGDStep(0.1), backend, batch_size=10)
-    trainer.epoch()
-    cupy.fail["allocate"] = OutOfMemoryError("Out of memory allocating 1 byte")
-    with pytest.raises(DeviceMemoryError):
+    for path in ("cluster", "loop"):
+        trainer = trainer_by(path, backend)
         trainer.epoch()
+        cupy.fail["allocate"] = OutOfMemoryError("Out of memory allocating 1 byte")
+        with pytest.raises(DeviceMemoryError):
+            trainer.epoch()
+        with pytest.raises(DeviceMemoryError):  # nor does it cost a path alone
+            trainer_by(path, backend)
+        del cupy.fail["allocate"]
 
 
 @pytest.mark.parametrize(
@@ -113,15 +121,16 @@ def test_a_launch_that_fails_costs_its_path_alone_and_is_said(
 ) -> None:
     cupy.fail["train_epoch"] = error
     x, y = data(40)
-    backend = CupyBackend()
     with caplog.at_level(logging.WARNING, "mlp_accel"):
-        ours = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=backend)
-    theirs = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=ReferenceBackend("float64"))
+        ours = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=CupyBackend())
+    theirs = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=Reference("float64"))
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)
-    assert backend.epoch_path.startswith("graph of fused steps; not cluster: it fails (RuntimeError: CUDA_ERROR")
+    ((passed_over, reason),) = ours.passed_over
+    assert (ours.path, passed_over) == ("graph", "cluster")
+    assert reason.startswith("it fails (RuntimeError: CUDA_ERROR")
     assert str(error).split(":")[0] in caplog.text
     with pytest.raises(PathError, match="CUDA_ERROR"):
-        mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=backend_by("cluster"))
+        mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=CupyBackend(), path="cluster")
 
 
 def test_without_nvrtc_the_backend_is_unavailable(install: Callable[..., FakeCupy]) -> None:
@@ -131,21 +140,29 @@ def test_without_nvrtc_the_backend_is_unavailable(install: Callable[..., FakeCup
         get_backend("cupy")
 
 
-def test_a_kernel_with_wrong_results_is_not_used(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlp_accel.backends.cupy_fused import ClusterPath
+@pytest.mark.parametrize("plane", [0, 1], ids=["parameters", "slots"])
+def test_a_kernel_with_wrong_results_is_not_used(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, plane: int) -> None:
+    from mlp_accel.backends.cupy_cluster import ClusterRun
 
-    right = ClusterPath.train_each
+    right = ClusterRun._train
 
-    def wrong(self: ClusterPath, *arguments: Any) -> Any:
-        params, losses, hits = right(self, *arguments)
-        params[1][1][0, 0] += 0.01
-        return params, losses, hits
+    def wrong(self: ClusterRun, *arguments: Any) -> None:
+        right(self, *arguments)
+        self.networks[0, plane, -1] += 0.01
 
-    monkeypatch.setattr(ClusterPath, "train_each", wrong)
-    x, y = data(40)
+    monkeypatch.setattr(ClusterRun, "_train", wrong)
     backend = CupyBackend()
-    mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=backend)
-    assert "not cluster: its results are wrong: after two steps they differ from the ops by" in backend.epoch_path
+    for _ in range(2):  # it is not remembered as right
+        taken = trainer_by(None, backend, optimizers=[OPTIMIZERS["momentum"]]).taken
+        assert taken.name == GraphPath.name
+        assert "not cluster: its results are wrong: after two steps they differ from the loop by" in str(taken)
+
+
+def test_a_kernel_that_was_right_is_tried_once(cupy: FakeCupy) -> None:
+    backend = CupyBackend()
+    for _ in range(2):
+        trainer_by("cluster", backend).epoch()
+    assert cupy.events.count("launch train_epoch") == 1 + 2
 
 
 def test_the_backend_is_one(cupy: FakeCupy) -> None:

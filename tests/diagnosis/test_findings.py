@@ -42,7 +42,8 @@ def only(findings: Any) -> Finding:
         ("OMP_NUM_THREADS", "4,x", "no number of threads"),
         ("OPENBLAS_NUM_THREADS", "-1", "no number of threads"),
         ("MKL_NUM_THREADS", "1.5", "no number of threads"),
-        ("MLP_ACCEL_CUPY_PATH", "graph:2", "is no path; choose one of auto, cluster, graph"),
+        ("MLP_ACCEL_PATH", "scenic", "is a path of no backend; choose one of auto, loop, cluster, graph, steps, sparse"),
+        ("MLP_ACCEL_CUPY_PATH", "graph", "is gone; set MLP_ACCEL_PATH=graph instead"),
         ("MLP_ACCEL_TF32", "yes", "is neither 1 nor 0"),
     ],
 )
@@ -60,7 +61,10 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     [
         ("MLP_ACCEL_BACKEND", "numpy"),
         ("MLP_ACCEL_CACHE_DIR", "/tmp"),
-        ("MLP_ACCEL_CUPY_PATH", "cluster:4"),
+        ("MLP_ACCEL_PATH", "sparse"),
+        ("MLP_ACCEL_PATH", "loop"),
+        ("MLP_ACCEL_PATH", "cluster:4"),
+        ("MLP_ACCEL_PATH", ""),
         ("MLP_ACCEL_TF32", "1"),
         ("NUMBA_NUM_THREADS", "2"),
         ("NUMBA_NUM_THREADS", ""),

@@ -1,7 +1,8 @@
 """CUDA C++ kernels, and what the host has to know to compile them: no CuPy and no GPU is needed here.
 
-The sources include nothing, so NVRTC compiles them with nothing installed beside it. Their sizes are compile-time constants. The
-tests compile the same sources for a CPU, with the names of ``device.cuh`` taken from ``tests/cuda/shim.h``.
+The sources include nothing, so NVRTC compiles them with nothing installed beside it. Their sizes are compile-time constants, and
+activation and update rule are functions that `elementwise` puts before them. The tests compile the same sources for a CPU, with the
+names of ``device.cuh`` taken from ``tests/cuda/shim.h``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 
-from mlp_accel.backends.base import ACTIVATIONS
-
 DEVICE = "device.cuh"
+
+TILE = 16
+"""Rows of a product that a tensor core computes at a time."""
 
 
 def source(*names: str) -> str:
@@ -25,13 +27,9 @@ def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in constants.items())
 
 
-def rules(activation: str, gradient: str, tf32: bool) -> dict[str, int]:
-    """The constants that say how to compute, rather than how much."""
-    return {
-        "ACTIVATION": ACTIVATIONS.index(activation),
-        "NOTEBOOK_GRADIENT": int(gradient == "notebook"),
-        "SPLIT_TF32": int(not tf32),
-    }
+def product_constants(gradient: str, tf32: bool) -> dict[str, int | str]:
+    """What ``common.cuh`` has to know beside the sizes."""
+    return {"TILE": TILE, "NOTEBOOK_GRADIENT": int(gradient == "notebook"), "SPLIT_TF32": int(not tf32)}
 
 
 def ceil_div(n: int, unit: int) -> int:

@@ -8,10 +8,10 @@
 //   2. each block adds them up for its samples, finishes forward and backward, and sends the error at the hidden layer to all;
 //      its part of the gradient of each small parameter goes to the block that owns the parameter      -> cluster barrier
 //   3. each block updates its slice of the first layer, and its small parameters, which it sends to all: they are read after the
-//      next cluster barrier.
+//      next cluster barrier. What the optimiser remembers of a parameter (its slots) lies where the parameter is updated.
 // Meanwhile the next minibatch is copied to a second buffer. Every sum is taken in a fixed order.
 //
-// The host defines INPUTS, HIDDEN, CLASSES, BATCH, CLUSTER, WARPS, ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and SHARED_BYTES.
+// The host defines INPUTS, HIDDEN, CLASSES, BATCH, CLUSTER, WARPS, SHARED_BYTES and what common.cuh needs.
 constexpr int THREADS = WARPS * WARP;
 constexpr int PIXELS = round_up(INPUTS, 16);                           // length of an image in global memory, padded with zeros
 constexpr int SLICE = 16 * ceil_div(PIXELS / 16, CLUSTER);             // inputs of a block
@@ -25,6 +25,7 @@ constexpr int OUTPUT_BIAS = HIDDEN * CLASS_STRIDE;                     // places
 constexpr int HIDDEN_BIAS = OUTPUT_BIAS + CLASSES;
 constexpr int SMALL = HIDDEN_BIAS + HIDDEN;
 constexpr int OWN_SMALL = ceil_div(SMALL, CLUSTER);
+constexpr int PARAMETERS = INPUTS * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES;
 // Strides that spread a lane's reads over the memory banks: see load_a and load_b below.
 constexpr int IMAGE_STRIDE = 16 * (SLICE / 16 | 1);
 constexpr int WEIGHT_STRIDE = UNITS + 2;
@@ -33,13 +34,13 @@ constexpr int DELTA_STRIDE = UNITS + (UNITS / 8 % 2 ? 0 : 8);
 struct alignas(16) Memory {
     uint8 images[2][ROWS][IMAGE_STRIDE];        // this minibatch and the next
     float partial_sums[SLICES][OWN_ROWS][UNITS];
-    float weights[SLICE][WEIGHT_STRIDE];
+    float weights[1 + SLOTS][SLICE][WEIGHT_STRIDE]; // of the first layer, and their slots
     float delta[ROWS][DELTA_STRIDE];            // error at the hidden layer, of all samples
-    float hidden[OWN_ROWS][UNITS];
+    float hidden[1 + KEEPS_INPUT][OWN_ROWS][UNITS]; // what the hidden units put out; last, what their slope is a function of
     float own_delta[OWN_ROWS][UNITS];           // error at the hidden layer, of the block's samples
     float output_delta[OWN_ROWS][CLASS_STRIDE];
     float small[SMALL];
-    float small_gradients[CLUSTER][OWN_SMALL];
+    float own_small[CLUSTER + SLOTS][OWN_SMALL]; // of the block's: gradients over the samples of each block, then the slots
     int labels[2][OWN_ROWS];
 };
 static_assert(sizeof(Memory) == SHARED_BYTES, "the host computes the shared memory in another way");
@@ -57,13 +58,13 @@ DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
 
 // The data of all networks, and where one of them is in it.
 struct Epoch {
-    const uint8* images; // (n, PIXELS)
-    const int* labels;   // (n,)
-    const int* order;    // (n,) of this network, as all that follows
-    float learning_rate;
-    float *hidden_weights, *hidden_bias, *output_weights, *output_bias;
-    float* losses; // (n,) in the order of training
-    uint8* hits;   // (n,)
+    const uint8* images;  // (n, PIXELS)
+    const int* labels;    // (n,)
+    const int* order;     // (n,) of this network, as all that follows
+    const float* scalars; // (steps, SCALARS)
+    float* state;         // (1 + SLOTS, PARAMETERS): the parameters, layer by layer, weights first, and each of their slots
+    float* losses;        // (n,) in the order of training
+    uint8* hits;          // (n,)
     int n;
 };
 
@@ -119,7 +120,7 @@ DEVICE void send_partial_sums(Memory& memory, int rank, int buffer, int warp, La
         };
         auto load_b = [&](int k, int n, float (&b)[2]) {
             const int place = k / 2 * 16 + 4 * lane.item + k % 2 * 2, unit = column + n * TILE_COLUMNS + lane.group;
-            b[0] = memory.weights[place][unit], b[1] = memory.weights[place + 1][unit];
+            b[0] = memory.weights[0][place][unit], b[1] = memory.weights[0][place + 1][unit];
         };
         multiply<N, true>(sum, 0, SLICE / 8, load_a, load_b);
 #pragma unroll
@@ -134,13 +135,15 @@ DEVICE void send_partial_sums(Memory& memory, int rank, int buffer, int warp, La
 // 2a. One of the block's samples from the hidden layer to the loss and back, by a warp.
 DEVICE void train_sample(Memory& memory, const Epoch& epoch, int rank, int buffer, int own_row, int step, int lane) {
     const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, epoch.n - step * BATCH);
-    float* hidden = memory.hidden[own_row];
+    float *hidden = memory.hidden[0][own_row], *kept = memory.hidden[KEEPS_INPUT][own_row];
     const bool real = row < rows;
     for (int unit = lane; unit < HIDDEN; unit += WARP) {
         float z = 0;
 #pragma unroll
         for (int slice = 0; slice < SLICES; ++slice) z += memory.partial_sums[slice][own_row][unit];
-        hidden[unit] = real ? activate(z * PIXEL_SCALE + memory.small[HIDDEN_BIAS + unit]) : 0;
+        z = z * PIXEL_SCALE + memory.small[HIDDEN_BIAS + unit];
+        if (KEEPS_INPUT) kept[unit] = z;
+        hidden[unit] = real ? activate(z) : 0;
     }
     warp_sync();
     float scores[CLASSES_PER_LANE];
@@ -163,7 +166,7 @@ DEVICE void train_sample(Memory& memory, const Epoch& epoch, int rank, int buffe
         float error = 0;
         for (int label = 0; label < CLASSES; ++label)
             error += memory.output_delta[own_row][label] * memory.small[unit * CLASS_STRIDE + label];
-        error = real ? error * slope(hidden[unit]) : 0;
+        error = real ? times_slope(error, kept[unit]) : 0;
         memory.own_delta[own_row][unit] = error;
         if (row < ROWS)
             for (int block = 0; block < SLICES; ++block) store_remote(&memory.delta[row][unit], block, error);
@@ -180,26 +183,27 @@ DEVICE void send_small_gradients(Memory& memory, int rank) {
             for (int row = 0; row < OWN_ROWS; ++row) sum += memory.output_delta[row][i - OUTPUT_BIAS];
         } else if (i % CLASS_STRIDE < CLASSES) {
             const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
-            for (int row = 0; row < OWN_ROWS; ++row) sum += memory.hidden[row][unit] * memory.output_delta[row][label];
+            for (int row = 0; row < OWN_ROWS; ++row) sum += memory.hidden[0][row][unit] * memory.output_delta[row][label];
         }
-        store_remote(&memory.small_gradients[rank][i % OWN_SMALL], i / OWN_SMALL, sum);
+        store_remote(&memory.own_small[rank][i % OWN_SMALL], i / OWN_SMALL, sum);
     }
 }
 
 // 3a. The block's small parameters; the last threads do it, the first have more of the rest to do.
-DEVICE void update_small(Memory& memory, int rank, float learning_rate) {
-    const int end = min(SMALL, (rank + 1) * OWN_SMALL);
-    for (int i = rank * OWN_SMALL + THREADS - 1 - thread_index(); i < end; i += THREADS) {
+DEVICE void update_small(Memory& memory, int rank, const Scalars& scalars) {
+    const int first = rank * OWN_SMALL, end = min(SMALL, first + OWN_SMALL);
+    for (int i = first + THREADS - 1 - thread_index(); i < end; i += THREADS) {
         float gradient = 0;
 #pragma unroll
-        for (int block = 0; block < CLUSTER; ++block) gradient += memory.small_gradients[block][i - rank * OWN_SMALL];
-        const float updated = memory.small[i] - learning_rate * gradient;
+        for (int block = 0; block < CLUSTER; ++block) gradient += memory.own_small[block][i - first];
+        float* slots = &memory.own_small[SLOTS > 0 ? CLUSTER : 0][i - first];
+        const float updated = scalars.updated(memory.small[i], gradient, slots, OWN_SMALL);
         for (int block = 0; block < CLUSTER; ++block) store_remote(&memory.small[i], block, updated);
     }
 }
 
-// 3b. The block's slice of the first layer: weights -= learning_rate * images.T @ delta.
-DEVICE void update_weights(Memory& memory, int buffer, float learning_rate, int warp, Lane lane) {
+// 3b. The block's slice of the first layer, whose gradient is images.T @ delta.
+DEVICE void update_weights(Memory& memory, int rank, int buffer, const Scalars& scalars, int warp, Lane lane) {
     constexpr int N = columns_at_once(SLICE / TILE, UNITS / TILE_COLUMNS), COLUMNS = N * TILE_COLUMNS;
     for (int job = warp; job < SLICE / TILE * (UNITS / COLUMNS); job += WARPS) {
         // Rows g and g + 8 of the tile are the neighbouring inputs 2g and 2g + 1, which a lane reads at once.
@@ -217,13 +221,44 @@ DEVICE void update_weights(Memory& memory, int buffer, float learning_rate, int 
             b[0] = memory.delta[row][unit], b[1] = memory.delta[row + 4][unit];
         };
         multiply<N, true>(sum, 0, ROWS / 8, load_a, load_b);
-        const float rate = learning_rate * PIXEL_SCALE;
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) memory.weights[place + i / 2][unit + i % 2] -= rate * sum[n][i];
+            for (int i = 0; i < 4; ++i) {
+                // What is no parameter has no gradient and stays 0 by p - u * g; of another rule nobody knows.
+                if (RATE_COLUMN < 0 && (rank * SLICE + place + i / 2 >= INPUTS || unit + i % 2 >= HIDDEN)) continue;
+                float* weight = &memory.weights[0][place + i / 2][unit + i % 2];
+                *weight = scalars.updated(*weight, sum[n][i], weight + SLICE * WEIGHT_STRIDE, SLICE * WEIGHT_STRIDE);
+            }
         }
+    }
+}
+
+// Calls visit(shared, global, own) for each number that the block holds: its slice of the first layer with the slots, all the small
+// parameters, of which some are its own, and the slots of those.
+template <class Visit> DEVICE void visit_network(Memory& memory, const Epoch& epoch, int rank, Visit visit) {
+    for (int i = thread_index(); i < (1 + SLOTS) * SLICE * HIDDEN; i += THREADS) {
+        const int plane = i / (SLICE * HIDDEN), input = i / HIDDEN % SLICE, unit = i % HIDDEN;
+        const size_t place = (size_t)plane * PARAMETERS + (rank * SLICE + input) * HIDDEN + unit;
+        if (rank * SLICE + input < INPUTS) visit(memory.weights[plane][input][unit], epoch.state[place], true);
+    }
+    for (int i = thread_index(); i < SMALL; i += THREADS) {
+        const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
+        int place = INPUTS * HIDDEN; // the hidden bias, the output weights, the output bias
+        if (i >= HIDDEN_BIAS) {
+            place += i - HIDDEN_BIAS;
+        } else if (i >= OUTPUT_BIAS) {
+            place += HIDDEN + HIDDEN * CLASSES + i - OUTPUT_BIAS;
+        } else if (label < CLASSES) {
+            place += HIDDEN + unit * CLASSES + label;
+        } else {
+            continue;
+        }
+        const bool own = i / OWN_SMALL == rank;
+        visit(memory.small[i], epoch.state[place], own);
+        for (int slot = 0; own && slot < SLOTS; ++slot)
+            visit(memory.own_small[CLUSTER + slot][i % OWN_SMALL], epoch.state[(size_t)(1 + slot) * PARAMETERS + place], own);
     }
 }
 
@@ -232,43 +267,29 @@ DEVICE void load_network(Memory& memory, const Epoch& epoch, int rank) {
     unsigned* words = reinterpret_cast<unsigned*>(&memory);
     for (int i = thread_index(); i < (int)(sizeof(Memory) / 4); i += THREADS) words[i] = 0;
     block_sync();
-    for (int i = thread_index(); i < SLICE * HIDDEN; i += THREADS)
-        if (rank * SLICE + i / HIDDEN < INPUTS)
-            memory.weights[i / HIDDEN][i % HIDDEN] = epoch.hidden_weights[rank * SLICE * HIDDEN + i];
-    for (int i = thread_index(); i < HIDDEN * CLASSES; i += THREADS)
-        memory.small[i / CLASSES * CLASS_STRIDE + i % CLASSES] = epoch.output_weights[i];
-    for (int i = thread_index(); i < CLASSES; i += THREADS) memory.small[OUTPUT_BIAS + i] = epoch.output_bias[i];
-    for (int i = thread_index(); i < HIDDEN; i += THREADS) memory.small[HIDDEN_BIAS + i] = epoch.hidden_bias[i];
+    visit_network(memory, epoch, rank, [](float& shared, float& global, bool) { shared = global; });
 }
 
-DEVICE void store_network(const Memory& memory, const Epoch& epoch, int rank) {
-    for (int i = thread_index(); i < SLICE * HIDDEN; i += THREADS)
-        if (rank * SLICE + i / HIDDEN < INPUTS)
-            epoch.hidden_weights[rank * SLICE * HIDDEN + i] = memory.weights[i / HIDDEN][i % HIDDEN];
-    if (rank > 0) return;
-    for (int i = thread_index(); i < HIDDEN * CLASSES; i += THREADS)
-        epoch.output_weights[i] = memory.small[i / CLASSES * CLASS_STRIDE + i % CLASSES];
-    for (int i = thread_index(); i < CLASSES; i += THREADS) epoch.output_bias[i] = memory.small[OUTPUT_BIAS + i];
-    for (int i = thread_index(); i < HIDDEN; i += THREADS) epoch.hidden_bias[i] = memory.small[HIDDEN_BIAS + i];
+DEVICE void store_network(Memory& memory, const Epoch& epoch, int rank) {
+    visit_network(memory, epoch, rank, [](float& shared, float& global, bool own) {
+        if (own) global = shared;
+    });
 }
 
 #define KERNEL extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1)
 
 // Train gridDim / CLUSTER networks on every minibatch of their order once, in place.
 //
-// images (n, PIXELS), labels (n,); for each network: order (n,), learning_rates (), hidden_weights (INPUTS, HIDDEN), hidden_bias,
-// output_weights (HIDDEN, CLASSES), output_bias. Filled for each network: losses, hits (n,), and their sums by minibatch.
-KERNEL train_epoch(
-    const uint8* images, const int* labels, const int* order, const float* learning_rates, float* hidden_weights, float* hidden_bias,
-    float* output_weights, float* output_bias, float* losses, uint8* hits, double* batch_losses, double* batch_hits, int n) {
+// images (n, PIXELS), labels (n,); for each network: orders (n,), scalars (steps, SCALARS), states (1 + SLOTS, PARAMETERS).
+// Filled for each network: losses, hits (n,), and their sums by minibatch.
+KERNEL train_epoch(const uint8* images, const int* labels, const int* orders, const float* scalars, float* states, float* losses,
+                   uint8* hits, double* batch_losses, double* batch_hits, int n) {
     Memory& memory = shared_memory<Memory>();
     const int rank = cluster_rank(), warp = thread_index() / WARP, lane = thread_index() % WARP;
     const size_t network = block_index() / CLUSTER;
-    const Epoch epoch = {images, labels, order + network * n, learning_rates[network],
-                         hidden_weights + network * INPUTS * HIDDEN, hidden_bias + network * HIDDEN,
-                         output_weights + network * HIDDEN * CLASSES, output_bias + network * CLASSES,
-                         losses + network * n, hits + network * n, n};
     const int steps = ceil_div(n, BATCH);
+    const Epoch epoch = {images, labels, orders + network * n, scalars + network * steps * SCALARS,
+                         states + network * (1 + SLOTS) * PARAMETERS, losses + network * n, hits + network * n, n};
     Fetcher fetcher;
     load_network(memory, epoch, rank);
     fetcher.look_up(epoch, rank, 0);
@@ -278,6 +299,7 @@ KERNEL train_epoch(
     cluster_sync(); // every block has begun, so that others may write to its memory
     for (int step = 0; step < steps; ++step) {
         const int buffer = step % 2;
+        const Scalars of_step(epoch.scalars + (size_t)step * SCALARS); // read long before they are needed
         fetcher.start(memory, epoch, rank, 1 - buffer);
         fetcher.look_up(epoch, rank, step + 2);
         if (rank < SLICES) send_partial_sums(memory, rank, buffer, warp, lane);
@@ -286,8 +308,8 @@ KERNEL train_epoch(
         block_sync();
         send_small_gradients(memory, rank);
         cluster_sync();
-        update_small(memory, rank, epoch.learning_rate);
-        if (rank < SLICES) update_weights(memory, buffer, epoch.learning_rate, warp, lane);
+        update_small(memory, rank, of_step);
+        if (rank < SLICES) update_weights(memory, rank, buffer, Scalars(of_step.values, PIXEL_SCALE), warp, lane);
         copy_wait();
         block_sync();
     }

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlp_accel.backends.cuda import DEVICE, ceil_div, defines, round_up, rules, source
+from mlp_accel.activations import Activation
+from mlp_accel.backends.cuda import DEVICE, TILE, ceil_div, defines, product_constants, round_up, source
+from mlp_accel.backends.cuda.elementwise import activation_source, real_source, rule_source
+from mlp_accel.optimizers import Rule
 
 FILES = ("common.cuh", "cluster.cu")
 COMPUTE_CAPABILITY = (9, 0)
@@ -32,8 +35,12 @@ class ClusterShape:
         Sizes of the layers.
     batch : int
         Samples in a minibatch.
-    activation, gradient : str
-        As in `mini_batch_sgd`.
+    activation : Activation
+        Of the hidden layer.
+    rule : Rule
+        Of the optimiser.
+    gradient : {"exact", "notebook"}
+        See `mlp_accel.network.backward`.
     tf32 : bool
         Plain TF32 products, 10 bits after the point; otherwise split ones of float32 grade.
     cluster, warps : int
@@ -44,7 +51,8 @@ class ClusterShape:
     hidden: int
     classes: int
     batch: int
-    activation: str = "tanh"
+    activation: Activation
+    rule: Rule
     gradient: str = "exact"
     tf32: bool = False
     cluster: int = PORTABLE
@@ -63,19 +71,19 @@ class ClusterShape:
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block: the size of ``struct Memory``, which checks it when it is compiled."""
-        pixels, rows, units = round_up(self.inputs, 16), round_up(self.batch, 16), round_up(self.hidden, 8)
+        pixels, rows, units = round_up(self.inputs, 16), round_up(self.batch, TILE), round_up(self.hidden, 8)
         own_rows = ceil_div(rows, self.cluster)
         class_stride = self.classes | 1
         small = self.hidden * class_stride + self.classes + self.hidden
         images = 2 * rows * 16 * (self.slice // 16 | 1)
         words = (
             ceil_div(pixels, self.slice) * own_rows * units  # partial_sums
-            + self.slice * (units + 2)  # weights
+            + (1 + self.rule.n_slots) * self.slice * (units + 2)  # weights
             + rows * (units if units // 8 % 2 else units + 8)  # delta
-            + 2 * own_rows * units  # hidden, own_delta
+            + (2 + self.activation.of_input) * own_rows * units  # hidden, own_delta
             + own_rows * class_stride  # output_delta
             + small
-            + self.cluster * ceil_div(small, self.cluster)  # small_gradients
+            + (self.cluster + self.rule.n_slots) * ceil_div(small, self.cluster)  # own_small
             + 2 * own_rows  # labels
         )
         return round_up(images + 4 * words, 16)
@@ -84,16 +92,16 @@ class ClusterShape:
         """For the compiler."""
         sizes = {"INPUTS": self.inputs, "HIDDEN": self.hidden, "CLASSES": self.classes, "BATCH": self.batch}
         launch = {"CLUSTER": self.cluster, "WARPS": self.warps, "SHARED_BYTES": self.shared_bytes}
-        return defines({**sizes, **launch, **rules(self.activation, self.gradient, self.tf32)})
+        return defines({**sizes, **launch, **product_constants(self.gradient, self.tf32)})
+
+    def source(self) -> str:
+        """CUDA C++ for NVRTC; the kernel is ``train_epoch``."""
+        functions = real_source() + activation_source(self.activation) + rule_source(self.rule)
+        return source(DEVICE) + functions + source(*FILES)
 
     def fits(self, shared_limit: int) -> bool:
         """Whether a block of the GPU, with `shared_limit` bytes of shared memory, has room for it."""
         return self.shared_bytes <= shared_limit
-
-
-def cluster_source() -> str:
-    """CUDA C++ for NVRTC; the kernel is ``train_epoch``."""
-    return source(DEVICE, *FILES)
 
 
 def fit(shape: ClusterShape, shared_limit: int, sizes: Sequence[int] = SIZES) -> ClusterShape | None:

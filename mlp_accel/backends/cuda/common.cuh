@@ -1,18 +1,17 @@
-// What the cluster kernel and the step kernels share: products on tensor cores, activations, and the loss of one sample.
-// The host defines ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES.
+// What the cluster kernel and the step kernels share: products on tensor cores, the numbers of a step, and the loss of one sample.
+// The host defines TILE, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES, and puts the activation and the update rule before this.
 using uint8 = unsigned char;
 
 constexpr int WARP = 32;
-constexpr int TILE = 16;        // rows of a tensor-core tile
-constexpr int TILE_COLUMNS = 8; // its columns, and the depth of one product
+static_assert(TILE == 16, "rows of a tile of mma_tf32");
+static_assert(sizeof(Real) == sizeof(float), "the tensor cores compute in float32");
+constexpr int TILE_COLUMNS = 8; // columns of a tile, and the depth of one product
 constexpr int CHUNK = 8;        // products after which a sum is taken out of the tensor core, which truncates when it adds
 
 DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
 DEVICE constexpr int round_up(int n, int unit) { return ceil_div(n, unit) * unit; }
 
 constexpr float PIXEL_SCALE = 1.0f / 255.0f;
-
-enum Activation { TANH, RELU, SIGMOID };
 
 // A lane's place in a tile, see mma_tf32.
 struct Lane {
@@ -59,19 +58,22 @@ DEVICE void multiply(float (&sum)[N][4], int first, int last, LoadA load_a, Load
     }
 }
 
-DEVICE float activate(float z) {
-    if (ACTIVATION == TANH) return tanhf(z);
-    if (ACTIVATION == RELU) return z < 0 ? 0 : z; // keeps NaN
-    const float e = expf(-fabsf(z));              // never overflows
-    return (z >= 0 ? 1 : e) / (1 + e);
-}
+// What the update rule takes of a step, the same for all parameters, and the factor that makes a gradient of a sum over the samples.
+// Where the rule is just p - u * g the factor goes into u: once, not for each parameter.
+struct Scalars {
+    float values[SCALARS + 1];
+    float gradient_scale;
 
-// The derivative, as a function of what the activation put out.
-DEVICE float slope(float a) {
-    if (ACTIVATION == TANH) return 1 - a * a;
-    if (ACTIVATION == RELU) return a > 0 ? 1 : 0;
-    return a * (1 - a);
-}
+    DEVICE explicit Scalars(const float* row, float scale = 1) : gradient_scale(scale) {
+#pragma unroll
+        for (int i = 0; i < SCALARS; ++i) values[i] = i == RATE_COLUMN ? scale * row[i] : row[i];
+    }
+
+    // The parameter after the update. Slot s is slots[s * stride].
+    DEVICE float updated(float parameter, float sum, float* slots, size_t stride) const {
+        return apply_rule(parameter, RATE_COLUMN < 0 ? sum * gradient_scale : sum, slots, stride, values);
+    }
+};
 
 template <class T> DEVICE T warp_sum(T value) {
 #pragma unroll

@@ -15,6 +15,15 @@ template <class T> DEVICE T& shared_memory() {
 DEVICE void warp_sync() { __syncwarp(); }
 DEVICE void block_sync() { __syncthreads(); }
 
+// Whether this block is the last of `blocks` to come here; asked by one thread of each. What those threads wrote before is visible
+// to the one that is told so. The counter starts at 0, and is 0 again afterwards.
+DEVICE bool last_block(unsigned* counter, int blocks) {
+    __threadfence();
+    const bool last = atomicInc(counter, (unsigned)blocks - 1) == (unsigned)blocks - 1;
+    __threadfence();
+    return last;
+}
+
 // A kernel whose blocks run in clusters, if the host says how large they are.
 #if CLUSTER > 1
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
@@ -57,7 +66,7 @@ DEVICE void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Exchange within a warp.
 template <class T> DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+template <class T> DEVICE T shuffle(T value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 DEVICE unsigned ballot(bool vote) { return __ballot_sync(0xffffffffu, vote); }
 DEVICE int first_bit(unsigned bits) { return __ffs((int)bits) - 1; }
 

@@ -4,12 +4,12 @@
 // Each block computes one tile of a product; its warps share the depth and add up in a fixed order. Everything lies in three
 // buffers whose places follow from the sizes, which are constants.
 //
-// The host defines SIZES (inputs, hidden ..., classes), LAYERS, CLASSES, BATCH, BYTES (images are uint8, else float32), IMAGE_STRIDE,
-// ACTIVATION, NOTEBOOK_GRADIENT, SPLIT_TF32 and SHARED_BYTES, and lists the kernels with STEP_KERNEL.
-constexpr int WARPS = 8;
+// The host defines SIZES (inputs, hidden ..., classes), LAYERS, BATCH, BYTES (images are uint8, else float32), IMAGE_STRIDE, WARPS
+// of a block, COLUMNS of its tile, SHARED_BYTES and what common.cuh needs; it lists the kernels with STEP_KERNEL and
+// FORWARD_KERNEL.
 constexpr int THREADS = WARPS * WARP;
-constexpr int TILES_AT_ONCE = 4;
-constexpr int COLUMNS = TILES_AT_ONCE * TILE_COLUMNS; // of a block's tile
+constexpr int TILES_AT_ONCE = COLUMNS / TILE_COLUMNS;
+static_assert(COLUMNS % TILE_COLUMNS == 0, "a block's tile is made of whole tiles of mma_tf32");
 constexpr int SIZE[] = {SIZES};
 #if BYTES
 using Pixel = uint8;
@@ -34,24 +34,26 @@ DEVICE constexpr size_t output_at(int layer) {
     for (int l = 0; l < layer; ++l) place += (size_t)BATCH * SIZE[l + 1];
     return place;
 }
+constexpr size_t PARAMETERS = weights_at(LAYERS), OUTPUTS = output_at(LAYERS);
 DEVICE constexpr int update_tiles(int layer) { return ceil_div(SIZE[layer] + 1, TILE) * ceil_div(SIZE[layer + 1], COLUMNS); }
 
 struct Epoch {
-    float* parameters;
-    float* outputs;      // of each hidden layer, (BATCH, SIZE[l + 1])
-    float* deltas;       // error of each layer before its activation, (BATCH, SIZE[l + 1])
-    const Pixel* images; // (n, IMAGE_STRIDE)
+    float* parameters;    // (1 + SLOTS, PARAMETERS): behind them each of their slots
+    float* outputs;       // of each hidden layer, (BATCH, SIZE[l + 1]); behind them, if KEEPS_INPUT, the sums before the activation
+    float* deltas;        // error of each layer before its activation, (BATCH, SIZE[l + 1])
+    const Pixel* images;  // (n, IMAGE_STRIDE)
+    const float* scalars; // (steps, SCALARS)
     const int *labels, *order;
     float* losses; // (n,) in the order of training
     uint8* hits;
     double *batch_losses, *batch_hits; // (steps,)
-    float learning_rate;
     int n;
 
     DEVICE float* weights(int layer) const { return parameters + weights_at(layer); }
     DEVICE float* bias(int layer) const { return weights(layer) + (size_t)SIZE[layer] * SIZE[layer + 1]; }
     DEVICE float* delta(int layer) const { return deltas + output_at(layer); }
     DEVICE float* output(int layer) const { return outputs + output_at(layer); }
+    DEVICE float* kept(int layer) const { return output(layer) + (KEEPS_INPUT ? OUTPUTS : 0); } // for the slope
     DEVICE int rows(int step) const { return min(BATCH, n - step * BATCH); }
 
     // Value `place` of what goes into a layer for sample `row` of a step; pixels unscaled.
@@ -119,8 +121,11 @@ template <int LAYER> DEVICE void forward(const Epoch& epoch, int step) {
     if (first_row >= rows) return;
     layer_product<LAYER>(shared_memory<Memory>(), epoch, step, first_row, first_column, [&](int row, int column, float sum) {
         row += first_row, column += first_column;
-        if (row < rows && column < OUT)
-            epoch.output(LAYER)[(size_t)row * OUT + column] = activate(sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[column]);
+        if (row >= rows || column >= OUT) return;
+        const size_t place = (size_t)row * OUT + column;
+        const float z = sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[column];
+        if (KEEPS_INPUT) epoch.kept(LAYER)[place] = z;
+        epoch.output(LAYER)[place] = activate(z);
     });
 }
 
@@ -164,11 +169,11 @@ template <int LAYER> DEVICE void backward(const Epoch& epoch, int step) {
         row += first_row, column += first_column;
         if (row >= rows || column >= IN) return;
         const size_t place = (size_t)row * IN + column;
-        epoch.delta(LAYER - 1)[place] = sum * slope(epoch.output(LAYER - 1)[place]);
+        epoch.delta(LAYER - 1)[place] = times_slope(sum, epoch.kept(LAYER - 1)[place]);
     });
 }
 
-// parameter -= learning_rate * gradient for one tile of a layer. The bias is one more row of the weights, whose input is always 1.
+// One tile of a layer by the update rule. The bias is one more row of the weights, whose input is always 1.
 template <int LAYER> DEVICE void update_tile(const Epoch& epoch, int step, int tile) {
     constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1], ACROSS = ceil_div(OUT, COLUMNS);
     constexpr float ONE = READS_BYTES<LAYER> ? 255 : 1;
@@ -183,11 +188,13 @@ template <int LAYER> DEVICE void update_tile(const Epoch& epoch, int step, int t
     auto b = [&](int k, int column) {
         return k < rows && first_column + column < OUT ? delta[(size_t)k * OUT + first_column + column] : 0.0f;
     };
-    const float rate = epoch.learning_rate * INPUT_SCALE<LAYER>;
+    const Scalars scalars(epoch.scalars + (size_t)step * SCALARS, INPUT_SCALE<LAYER>);
     block_product<READS_BYTES<LAYER>>(shared_memory<Memory>(), rows, a, b, [&](int row, int column, float sum) {
         const int place = first_input + row;
         column += first_column;
-        if (place <= IN && column < OUT) weights[(size_t)place * OUT + column] -= rate * sum;
+        if (place > IN || column >= OUT) return;
+        float* weight = weights + (size_t)place * OUT + column;
+        *weight = scalars.updated(*weight, sum, weight + PARAMETERS, PARAMETERS);
     });
 }
 
@@ -210,11 +217,13 @@ DEVICE void sum_minibatches(const Epoch& epoch, int) {
                   epoch.batch_losses + step, epoch.batch_hits + step);
 }
 
-#define STEP_KERNEL(name, function)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                          \
-        name(float* parameters, float* outputs, float* deltas, const Pixel* images, const int* labels, const int* order,           \
-             float* losses, uint8* hits, double* batch_losses, double* batch_hits, float learning_rate, int n, int step) {         \
-        function(Epoch{parameters, outputs, deltas, images, labels, order, losses, hits, batch_losses, batch_hits, learning_rate,  \
-                       n},                                                                                                         \
+#define KERNEL_WITHIN(bounds, name, function)                                                                                      \
+    extern "C" __global__ void __launch_bounds__ bounds                                                                            \
+        name(float* parameters, float* outputs, float* deltas, const Pixel* images, const float* scalars, const int* labels,       \
+             const int* order, float* losses, uint8* hits, double* batch_losses, double* batch_hits, int n, int step) {            \
+        function(Epoch{parameters, outputs, deltas, images, scalars, labels, order, losses, hits, batch_losses, batch_hits, n},    \
                  step);                                                                                                            \
     }
+#define STEP_KERNEL(name, function) KERNEL_WITHIN((THREADS), name, function)
+// With as many registers as two blocks leave each other: some activations need them in the kernels that are large without them.
+#define FORWARD_KERNEL(name, function) KERNEL_WITHIN((THREADS, 2), name, function)

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mlp_accel.backends.cuda import DEVICE, ceil_div, defines, round_up, rules, source
+from mlp_accel.activations import Activation
+from mlp_accel.backends.cuda import DEVICE, TILE, ceil_div, defines, product_constants, round_up, source
+from mlp_accel.backends.cuda.elementwise import activation_source, real_source, rule_source
+from mlp_accel.optimizers import Rule
 
 FILES = ("common.cuh", "steps.cu")
 COMPUTE_CAPABILITY = (8, 0)
 """TF32 on tensor cores came with it."""
 
-WARPS, TILE, COLUMNS = 8, 16, 32
-"""As in the source: warps of a block, rows and columns of its tile."""
+WARPS, COLUMNS = 8, 32
+"""Of a block: its warps, and the columns of its tile; `StepShape.options` tells the source."""
 
 THREADS = 32 * WARPS
 
@@ -36,18 +39,23 @@ class StepShape:
         Inputs, hidden layers, classes.
     batch : int
         Samples in a minibatch.
+    activation : Activation
+        Of the hidden layers.
+    rule : Rule
+        Of the optimiser.
     bytes : bool
         Images are uint8; otherwise float32.
-    activation, gradient : str
-        As in `mini_batch_sgd`.
+    gradient : {"exact", "notebook"}
+        See `mlp_accel.network.backward`.
     tf32 : bool
         Plain TF32 products; otherwise split ones of float32 grade.
     """
 
     layer_sizes: tuple[int, ...]
     batch: int
+    activation: Activation
+    rule: Rule
     bytes: bool = True
-    activation: str = "tanh"
     gradient: str = "exact"
     tf32: bool = False
 
@@ -58,13 +66,18 @@ class StepShape:
 
     @property
     def n_parameters(self) -> int:
-        """In one buffer: weights and bias of each layer in turn."""
+        """In one buffer: weights and bias of each layer in turn. Their slots follow, laid out alike."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.layer_sizes))
 
     @property
-    def n_outputs(self) -> int:
-        """Elements of the buffers for outputs and for errors."""
+    def n_deltas(self) -> int:
+        """Elements of the buffer for the errors of all layers."""
         return self.batch * sum(self.layer_sizes[1:])
+
+    @property
+    def n_outputs(self) -> int:
+        """Elements of the buffer for what the layers put out and, where the slope needs them, the sums before the activation."""
+        return (1 + self.activation.of_input) * self.n_deltas
 
     @property
     def shared_bytes(self) -> int:
@@ -87,7 +100,7 @@ class StepShape:
 
     def kernels(self) -> str:
         """Their definitions: one for each layer, where layers differ."""
-        lines = [f"STEP_KERNEL(forward_{layer}, forward<{layer}>)" for layer in range(self.layers - 1)]
+        lines = [f"FORWARD_KERNEL(forward_{layer}, forward<{layer}>)" for layer in range(self.layers - 1)]
         lines += [f"STEP_KERNEL(backward_{layer}, backward<{layer}>)" for layer in range(1, self.layers)]
         lines += ["STEP_KERNEL(output_layer, output)", "STEP_KERNEL(update_layers, update_all)"]
         return "\n".join([*lines, "STEP_KERNEL(sum_losses, sum_minibatches)", ""])
@@ -101,11 +114,13 @@ class StepShape:
             "CLASSES": self.layer_sizes[-1],
         }
         data = {"BATCH": self.batch, "BYTES": int(self.bytes), "IMAGE_STRIDE": stride, "SHARED_BYTES": self.shared_bytes}
-        return defines({**sizes, **data, **rules(self.activation, self.gradient, self.tf32)})
+        launch = {"WARPS": WARPS, "COLUMNS": COLUMNS}
+        return defines({**sizes, **data, **launch, **product_constants(self.gradient, self.tf32)})
 
     def source(self) -> str:
         """CUDA C++ for NVRTC."""
-        return source(DEVICE, *FILES) + self.kernels()
+        functions = real_source() + activation_source(self.activation) + rule_source(self.rule)
+        return source(DEVICE) + functions + source(*FILES) + self.kernels()
 
     def fits(self, shared_limit: int) -> bool:
         """Whether a block has room for the scores of its samples."""

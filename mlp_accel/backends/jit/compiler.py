@@ -29,13 +29,17 @@ CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
 MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """Not ``fastmath=True``: its nnan and ninf make isnan() lie."""
 
+EXACT_MATH = {"contract", "nsz"}
+"""For what is computed element by element: a division is the same in a vector and outside of one, so how work is shared out does
+not show in the bits."""
+
 _UNFUSED = cpu_options.ParallelOptions({"fusion": False})
 """Numba would join parallel loops, not seeing what one leaves in memory for the next. (Each compilation empties a dict.)"""
 
 logger = logging.getLogger("mlp_accel")
 
 c_functions: list[Any] = []
-"""What `c_function` has compiled in this process: their code is called for as long as it runs."""
+"""What `c_function` has compiled in this process, kept alive: kernels call their raw addresses."""
 
 TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
 FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.startswith("+"))
@@ -71,7 +75,9 @@ def cache_folder() -> Path | None:
     try:
         folder = _cache_root() / f"numba-{_fingerprint()}"
         new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _refuse_foreign(folder)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
@@ -80,6 +86,17 @@ def cache_folder() -> Path | None:
     if new:
         logger.warning("compiling kernels for this CPU, once, when each is first used; they are kept in %s", folder)
     return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Numba unpickles what it finds in its cache, so whoever can write there can run code here."""
+    if not hasattr(os, "getuid"):
+        return
+    status = folder.stat()
+    if status.st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to somebody else")
+    if status.st_mode & 0o022:
+        raise OSError(f"others may write to {folder} (chmod go-w changes that)")
 
 
 @contextmanager
@@ -93,32 +110,31 @@ def _caching() -> Iterator[bool]:
         numba.config.CACHE_DIR = before
 
 
-def jit(*, reassociate: bool = True) -> Callable[[F], F]:
-    """`numba.njit` by the rules of this project; `reassociate` lets LLVM sum in the order that is fastest.
+def jit(*, math: set[str] = MATH) -> Callable[[F], F]:
+    """`numba.njit` by the rules of this project.
 
     A kernel cannot allocate memory (Numba's option ``_nrt``), so no references to its arrays are counted, which would take time to
     compile and to run.
     """
-    return functools.partial(_compile, reassociate=reassociate, parallel=False)
+    return functools.partial(_compile, math=math, parallel=False)
 
 
-def _compile(function: F, reassociate: bool, parallel: bool) -> F:
-    fastmath = MATH if reassociate else MATH - {"reassoc"}
+def _compile(function: F, math: set[str], parallel: bool) -> F:
     with _caching() as cache:
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "cache": cache, "_nrt": False}
+        options = {"fastmath": math, "error_model": "numpy", "nogil": True, "cache": cache, "_nrt": False}
         if parallel:
             options["parallel"] = _UNFUSED
         return cast(F, numba.njit(**options)(function))
 
 
-def c_function(function: Callable[..., int], signature: Any) -> Any:
+def c_function(function: Callable[..., int], signature: Any, math: set[str] = MATH) -> Any:
     """Compile `function` for one signature as a C function, whose ``address`` others can call without being compiled with it.
 
     Numba links what a kernel calls into it and has LLVM improve all of it again, several times over for parallel loops: behind an
     address it is left alone.
     """
     with _caching() as cache:
-        compiled = numba.cfunc(signature, fastmath=MATH, error_model="numpy", cache=cache, _nrt=False)(function)
+        compiled = numba.cfunc(signature, fastmath=math, error_model="numpy", cache=cache, _nrt=False)(function)
     c_functions.append(compiled)
     return compiled
 
@@ -145,8 +161,8 @@ class ParallelKernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
-        self.parallel = _compile(function, reassociate=True, parallel=True)
-        self.serial = _compile(_renamed(function), reassociate=True, parallel=False)
+        self.parallel = _compile(function, math=MATH, parallel=True)
+        self.serial = _compile(_renamed(function), math=MATH, parallel=False)
 
     def __call__(self, *arguments: Any) -> Any:
         if usable_threads() == 1:

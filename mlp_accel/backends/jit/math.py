@@ -1,4 +1,4 @@
-"""exp, tanh and the logistic function, in a form that LLVM turns into vectors; float64 goes to the C library."""
+"""exp, tanh and their like, in a form that LLVM turns into vectors; float64 goes to the C library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from mlp_accel.backends.jit.compiler import jit
-
-IDENTITY, TANH, RELU, SIGMOID = 0, 1, 2, 3
+from mlp_accel.backends.jit.compiler import EXACT_MATH, inlined, jit
 
 _f = np.float32
 
 
-@jit(reassociate=False)
+@jit(math=EXACT_MATH)
 def exp32(x: Any) -> Any:
     """Exp of a float32, at most 1.5e-7 of relative error where the result is a normal number; NaN stays NaN.
 
@@ -38,7 +36,7 @@ def exp32(x: Any) -> Any:
     return p * low * high
 
 
-@jit(reassociate=False)
+@jit(math=EXACT_MATH)
 def tanh32(x: Any) -> Any:
     """Tanh of a float32, at most 5e-7 of relative error; NaN stays NaN.
 
@@ -59,10 +57,109 @@ def tanh32(x: Any) -> Any:
     return x if small else ratio
 
 
+@inlined  # LLVM would find it too large to put it into a loop, which then has no vectors
+def expm1_32(x: Any) -> Any:
+    """``exp(x) - 1`` of a float32: ``tanh(x / 2) * (exp(x) + 1)``, in which nothing cancels."""
+    return tanh32(x * _f(0.5)) * (exp32(x) + _f(1))
+
+
+@jit(math=EXACT_MATH)
+def log32(x: Any) -> Any:
+    """Natural logarithm of a float32, at most 2e-7 of relative error away from 1; NaN below 0.
+
+    ``x = 2**n * m``, ``sqrt(1/2) <= m < sqrt(2)``; the polynomial is that of Cephes' ``logf`` (Moshier, 1989).
+    """
+    tiny = x < _f(1.17549435e-38)  # its exponent has no bits: made larger first
+    scaled = x * _f(8388608) if tiny else x
+    bits = np.float32(scaled).view(np.int32)
+    n = np.float32((bits >> np.int32(23)) - np.int32(126)) - (_f(23) if tiny else _f(0))
+    m = np.int32((bits & np.int32(0x7FFFFF)) | np.int32(0x3F000000)).view(np.float32)  # from 1/2 to 1
+    low = m < _f(0.707106781186547524)
+    n = n - _f(1) if low else n
+    r = (m + m if low else m) - _f(1)
+    z = r * r
+    p = (((_f(7.0376836292e-2) * r + _f(-1.1514610310e-1)) * r + _f(1.1676998740e-1)) * r + _f(-1.2420140846e-1)) * r
+    p = (((p + _f(1.4249322787e-1)) * r + _f(-1.6668057665e-1)) * r + _f(2.0000714765e-1)) * r
+    p = ((p + _f(-2.4999993993e-1)) * r + _f(3.3333331174e-1)) * r * z
+    result = (n * _f(-2.12194440e-4) + p - _f(0.5) * z + r) + n * _f(0.693359375)
+    infinite, zero = _f(np.inf), x == _f(0)
+    result = -infinite if zero else result
+    result = infinite if x == infinite else result
+    return result if x >= _f(0) else _f(np.nan)
+
+
+@jit(math=EXACT_MATH)
+def log1p_32(x: Any) -> Any:
+    """``log(1 + x)`` of a float32: ``log(u) * x / (u - 1)`` with ``u = 1 + x`` rounded (W. Kahan, HP-15C Handbook, 1982)."""
+    u = _f(1) + x
+    off = u - _f(1)
+    exact = off == _f(0)
+    ratio = log32(u) * (x / (_f(1) if exact else off))
+    result = x if exact else ratio
+    return x if x == _f(np.inf) else result
+
+
+def exp(x: float) -> float:
+    """exp, in the type of `x`."""
+    return float(np.exp(x))
+
+
+def expm1(x: float) -> float:
+    """``exp(x) - 1``, in the type of `x`."""
+    return float(np.expm1(x))
+
+
+def log(x: float) -> float:
+    """Natural logarithm, in the type of `x`."""
+    return float(np.log(x))
+
+
+def log1p(x: float) -> float:
+    """``log(1 + x)``, in the type of `x`."""
+    return float(np.log1p(x))
+
+
+def tanh(x: float) -> float:
+    """tanh, in the type of `x`."""
+    return float(np.tanh(x))
+
+
+def _in_its_type(function: Any, single: Any, double: Any) -> None:
+    """Compile `function` as `single` for float32, and as what the C library has for float64."""
+
+    def choose(x: Any) -> Any:
+        chosen = single if x == types.float32 else double
+
+        def implementation(x: Any) -> Any:
+            return chosen(x)
+
+        return implementation
+
+    overload(function, inline="always")(choose)
+
+
 @jit()
 def exp64(x: Any) -> Any:
     """The C library's."""
     return np.exp(x)
+
+
+@jit()
+def expm1_64(x: Any) -> Any:
+    """The C library's."""
+    return np.expm1(x)
+
+
+@jit()
+def log64(x: Any) -> Any:
+    """The C library's."""
+    return np.log(x)
+
+
+@jit()
+def log1p_64(x: Any) -> Any:
+    """The C library's."""
+    return np.log1p(x)
 
 
 @jit()
@@ -71,66 +168,8 @@ def tanh64(x: Any) -> Any:
     return np.tanh(x)
 
 
-def exp(x: float) -> float:
-    """exp, in the type of `x`."""
-    return float(np.exp(x))
-
-
-def tanh(x: float) -> float:
-    """tanh, in the type of `x`."""
-    return float(np.tanh(x))
-
-
-def _exp(x: Any) -> Any:
-    function = exp32 if x == types.float32 else exp64
-
-    def implementation(x: Any) -> Any:
-        return function(x)
-
-    return implementation
-
-
-def _tanh(x: Any) -> Any:
-    function = tanh32 if x == types.float32 else tanh64
-
-    def implementation(x: Any) -> Any:
-        return function(x)
-
-    return implementation
-
-
-overload(exp)(_exp)
-overload(tanh)(_tanh)
-
-
-@jit()
-def activate(activation: int, values: Any, start: int, stop: int) -> None:
-    """``values[start:stop] = activation(values[start:stop])``, `values` flat."""
-    one, zero = values.dtype.type(1), values.dtype.type(0)
-    part = values[start:stop]
-    if activation == TANH:
-        for j in range(part.shape[0]):
-            part[j] = tanh(part[j])
-    elif activation == RELU:
-        for j in range(part.shape[0]):
-            part[j] = zero if part[j] < zero else part[j]  # NaN stays NaN
-    elif activation == SIGMOID:
-        for j in range(part.shape[0]):
-            e = exp(-abs(part[j]))  # never overflows
-            part[j] = (one if part[j] >= zero else e) / (one + e)
-
-
-@jit()
-def times_slope(activation: int, errors: Any, values: Any, start: int, stop: int) -> None:
-    """``errors[start:stop] *= activation'``, taken from the activations `values`; both flat."""
-    one, zero = values.dtype.type(1), values.dtype.type(0)
-    error, a = errors[start:stop], values[start:stop]
-    if activation == TANH:
-        for j in range(a.shape[0]):
-            error[j] *= one - a[j] * a[j]
-    elif activation == RELU:
-        for j in range(a.shape[0]):
-            error[j] *= one if a[j] > zero else zero
-    elif activation == SIGMOID:
-        for j in range(a.shape[0]):
-            error[j] *= a[j] * (one - a[j])
+_in_its_type(exp, exp32, exp64)
+_in_its_type(expm1, expm1_32, expm1_64)
+_in_its_type(log, log32, log64)
+_in_its_type(log1p, log1p_32, log1p_64)
+_in_its_type(tanh, tanh32, tanh64)

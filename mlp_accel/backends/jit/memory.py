@@ -53,10 +53,28 @@ class Data(NamedTuple):
     """(256,): what a pixel stands for."""
     shares: Integers
     """(n_shares + 1,): where each share of the pixels begins, and their number."""
+    scalars: Reals
+    """(n_batches * n_scalars,): the uniform numbers of each step, as the rule orders them."""
+
+
+class Rules(NamedTuple):
+    """What is computed: the addresses of compiled functions (see `generated`), and settings."""
+
+    activate: Integer
+    times_slope: Integer
+    update: Integer
+    n_scalars: Integer
+    rate_column: Integer
+    """The column of the scalars that is `u` if the update is just ``p - u * g``; -1 if it is anything else."""
+    notebook: Integer
+    """Whether the error at the logits is the notebook's."""
 
 
 class Network(NamedTuple):
-    """Parameters, rows padded with zeros to whole vectors."""
+    """Parameters, rows padded with zeros to whole vectors, all in one piece of memory.
+
+    Behind that, at a distance of `stride` bytes, is another one for their gradients, then one for each slot of the optimiser.
+    """
 
     first: Reals
     """(n_panels * n_in * panel,): the first layer's weights, `panel` columns after the other: a panel fits the cache."""
@@ -71,9 +89,13 @@ class Network(NamedTuple):
     transposed: Reals
     """The same, (n_out, stride of the layer below)."""
     bias: Reals
-    """Of all layers; in the padding of the last one the lowest number, so that its probability is 0."""
+    """Of all layers."""
     layers: IntegerTable
     """A row for each layer: sizes, and where a layer's part of each array begins."""
+    stride: Integer
+    """Bytes from a parameter to its gradient."""
+    slots: Integers
+    """(n_slots,): addresses of the slots of the first parameter."""
 
 
 class Scratch(NamedTuple):
@@ -81,10 +103,11 @@ class Scratch(NamedTuple):
 
     partial: Reals
     """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
+    sums: Reals
+    """What goes into each unit. The same memory as `outputs`, unless the slope of the activation needs it."""
     outputs: Reals
     errors: Reals
     """(batch_size * stride,) for each layer, flat; of the first one (batch_size * block,) for each block."""
-    bias_gradient: Reals
     zeros: Reals
     columns: Reals
     """(n_classes * batch_size,): logits with images side by side, which makes vectors of them."""
@@ -103,20 +126,23 @@ class Scratch(NamedTuple):
     """(n_batches,): sums over each minibatch."""
 
 
-def table_of(data: Data, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
+GROUPS = (Data, Rules, Network, Scratch)
+
+
+def table_of(data: Data, rules: Rules, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
     """Address and shape of every array, and every number, in the order of the fields: three columns.
 
     It is one argument in place of thirty, each of which would take Numba time to compile in and out of a parallel loop.
     """
-    fields = [*data, *network, *scratch]
+    fields = [*data, *rules, *network, *scratch]
     return np.array([(f.ctypes.data, len(f), f.shape[-1]) if isinstance(f, np.ndarray) else (f, 0, 0) for f in fields], np.int64)
 
 
 @emitted
 def unpack(typing_context: Any, table: Any, real: Any) -> Any:
-    """`Data`, `Network` and `Scratch` of the table at an address; `real` is a number of the type of the parameters."""
+    """`GROUPS` from the table at an address; `real` is a number of the type of the parameters."""
     groups = []
-    for group in (Data, Network, Scratch):
+    for group in GROUPS:
         hints = get_type_hints(group, include_extras=True)
         groups.append(types.NamedTuple([hint.__metadata__[0] or types.unliteral(real)[::1] for hint in hints.values()], group))
     signature = types.Tuple(groups)(table, real)

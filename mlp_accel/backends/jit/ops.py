@@ -14,17 +14,9 @@ import numpy as np
 from numba import prange
 
 from mlp_accel.backends.jit.addresses import array_at, call
-from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, inlined, jit, numba
-from mlp_accel.backends.jit.math import RELU, TANH, activate, exp
+from mlp_accel.backends.jit.compiler import EXACT_MATH, ParallelKernel, c_function, jit, numba
+from mlp_accel.backends.jit.math import exp
 from mlp_accel.backends.jit.product import Matrix, product
-
-
-@ParallelKernel
-def scale_pixels(x: Any, scale: Any, out: Any) -> None:
-    """``out = x * scale`` for uint8 `x`."""
-    for i in prange(x.shape[0]):
-        for k in range(x.shape[1]):
-            out[i, k] = x[i, k] * scale
 
 
 @ParallelKernel
@@ -37,17 +29,29 @@ def gather_pixels(x: Any, rows: Any, scale: Any, out: Any) -> None:
 
 
 def dense_rows(
-    first: int, stop: int, columns: int, depth: int, activation: int, x: int, weights: int, bias: int, out: int, one: Any
+    first: int,
+    stop: int,
+    columns: int,
+    depth: int,
+    x: int,
+    weights: int,
+    bias: int,
+    sums: int,
+    outputs: int,
+    activate: int,
+    one: Any,
 ) -> int:
-    """Rows `first` to `stop` of ``out = activation(x @ weights + bias)``; the arrays are given by their addresses.
+    """Rows `first` to `stop` of ``sums = x @ weights + bias`` and of the outputs; the arrays are given by their addresses.
 
-    They are of the type of `one`, which is 1.
+    They are of the type of `one`, which is 1. `activate` is the address of the activation, or 0.
     """
     inputs, matrix = array_at(x, stop * depth, one), array_at(weights, depth * columns, one)
-    biases, result = array_at(bias, columns, one), array_at(out, stop * columns, one)
+    biases, result = array_at(bias, columns, one), array_at(sums, stop * columns, one)
     to, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
     product(stop - first, columns, depth, to, Matrix(biases, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
-    activate(activation, result, first * columns, stop * columns)
+    if activate != 0:
+        start = first * columns * result.itemsize
+        call(activate, (sums + start, outputs + start, (stop - first) * columns, one))
     return 0
 
 
@@ -55,125 +59,92 @@ def dense_rows(
 def address_of_dense_rows(dtype: str) -> int:
     """Where `dense_rows` is, compiled for arrays of this type."""
     i, real = numba.int64, getattr(numba, dtype)
-    return int(c_function(dense_rows, i(i, i, i, i, i, i, i, i, i, real)).address)
+    return int(c_function(dense_rows, i(i, i, i, i, i, i, i, i, i, i, real)).address)
 
 
 @ParallelKernel
-def dense(run: int, x: Any, weights: Any, bias: Any, activation: int, n_tasks: int, out: Any) -> None:
-    """``out = activation(x @ weights + bias)``; `run` is the address of `dense_rows`."""
+def dense(run: int, x: Any, weights: Any, bias: Any, activate: int, n_tasks: int, sums: Any, outputs: Any) -> None:
+    """A layer: `sums`, and `outputs` where `activate` is not 0; `run` is the address of `dense_rows`."""
     rows, depth, columns = x.shape[0], x.shape[1], weights.shape[1]
     for task in prange(n_tasks):
         first, stop = rows * np.int64(task) // n_tasks, rows * np.int64(task + 1) // n_tasks
-        arrays = x.ctypes.data, weights.ctypes.data, bias.ctypes.data, out.ctypes.data
-        call(run, (first, stop, columns, depth, activation, *arrays, out.dtype.type(1)))
+        arrays = x.ctypes.data, weights.ctypes.data, bias.ctypes.data, sums.ctypes.data, outputs.ctypes.data
+        call(run, (first, stop, columns, depth, *arrays, activate, sums.dtype.type(1)))
+
+
+@jit(math=EXACT_MATH)  # else log(sum) is added to the largest logit, and lost if that is huge
+def classify(logits: Any, y: Any, notebook: bool, delta: Any) -> Any:
+    """Error at the logits, sum of the losses and number of right answers; a label that is no class is never right."""
+    one, share = delta.dtype.type(1), delta.dtype.type(1) / delta.dtype.type(logits.shape[0])
+    loss = hits = 0.0
+    for i in range(logits.shape[0]):
+        largest, best = logits[i, 0], 0
+        for j in range(1, logits.shape[1]):
+            if logits[i, j] > largest:
+                largest, best = logits[i, j], j
+        total = delta.dtype.type(0)
+        for j in range(logits.shape[1]):
+            delta[i, j] = exp(logits[i, j] - largest)
+        for j in range(logits.shape[1]):
+            total += delta[i, j]
+        real = 0 <= y[i] < logits.shape[1]
+        of_label = logits[i, y[i]] if real else delta.dtype.type(0)
+        loss += (np.float64(largest) - np.float64(of_label)) + np.float64(np.log(total))
+        hits += real and best == y[i] and total == total  # of a row with NaN nothing is the largest
+        for j in range(logits.shape[1]):
+            p = delta[i, j] / total
+            error = p - one if j == y[i] else p
+            delta[i, j] = error * p * (one - p) if notebook else error * share
+    return loss, hits
 
 
 @ParallelKernel
-def dense_gradient(x: Any, delta: Any, zeros: Any, n_tasks: int, weights: Any, bias: Any) -> None:
-    """``weights = x.T @ delta``, ``bias = delta.sum(axis=0)``; `zeros` has a zero for each column."""
-    size, rows, columns = x.shape[0], x.shape[1], delta.shape[1]
-    inputs, errors, result = x.reshape(-1), delta.reshape(-1), weights.reshape(-1)
+def hidden_delta(delta: Any, weights: Any, kept: Any, times_slope: int, n_tasks: int, out: Any) -> None:
+    """``out = (delta @ weights.T) * slope``; `times_slope` is an address."""
+    rows, columns = out.shape
     for task in prange(n_tasks):
-        first, stop = rows * task // n_tasks, rows * (task + 1) // n_tasks
+        first, stop = rows * np.int64(task) // n_tasks, rows * np.int64(task + 1) // n_tasks
+        for i in range(first, stop):
+            for k in range(columns):
+                error = out.dtype.type(0)
+                for j in range(weights.shape[1]):
+                    error += delta[i, j] * weights[k, j]
+                out[i, k] = error
+        start, count = first * columns * out.itemsize, (stop - first) * columns
+        call(times_slope, (out.ctypes.data + start, kept.ctypes.data + start, count, out.dtype.type(1)))
+
+
+@ParallelKernel
+def update(
+    rule: int,
+    x: Any,
+    delta: Any,
+    zeros: Any,
+    scalars: Any,
+    slots: Any,
+    n_tasks: int,
+    weights: Any,
+    bias: Any,
+    grad: Any,
+    bias_grad: Any,
+) -> None:
+    """Gradients of a layer, and what the rule at an address makes of its parameters and slots.
+
+    `zeros` has a zero for each column; `slots` has the addresses of the slots, of the weights and of the bias.
+    """
+    size, rows, columns = x.shape[0], x.shape[1], delta.shape[1]
+    one = weights.dtype.type(1)
+    inputs, errors, result = x.reshape(-1), delta.reshape(-1), grad.reshape(-1)
+    for task in prange(n_tasks):
+        first, stop = rows * np.int64(task) // n_tasks, rows * np.int64(task + 1) // n_tasks
         to, turned = Matrix(result, first * columns, columns, 1), Matrix(inputs, first, 1, rows)
-        one = weights.dtype.type(1)
         product(stop - first, columns, size, to, Matrix(zeros, 0, 0, 1), one, turned, Matrix(errors, 0, columns, 1))
-    bias[:] = 0
+        start, count = first * columns * grad.itemsize, (stop - first) * columns
+        places = weights.ctypes.data + start, grad.ctypes.data + start, slots.ctypes.data
+        call(rule, (*places, start, scalars.ctypes.data, count, one))
+    bias_grad[:] = 0
     for i in range(size):
         for j in range(columns):
-            bias[j] += delta[i, j]
-
-
-@ParallelKernel
-def hidden_delta(delta: Any, weights: Any, activations: Any, activation: int, out: Any) -> None:
-    """``out = (delta @ weights.T) * activation'``, the derivative taken from the activations."""
-    one, zero = out.dtype.type(1), out.dtype.type(0)
-    for i in prange(delta.shape[0]):
-        for k in range(weights.shape[0]):
-            error = zero
-            for j in range(weights.shape[1]):
-                error += delta[i, j] * weights[k, j]
-            a = activations[i, k]
-            if activation == TANH:
-                slope = one - a * a
-            elif activation == RELU:
-                slope = one if a > 0 else zero
-            else:
-                slope = a * (one - a)
-            out[i, k] = error * slope
-
-
-@inlined
-def largest_of(row: Any) -> Any:
-    """The largest number of a row; NaN is passed over, and makes the sum of the exponentials NaN."""
-    largest = row.dtype.type(-np.inf)
-    for j in range(row.shape[0]):
-        largest = row[j] if row[j] > largest else largest
-    return largest
-
-
-@jit()
-def softmax(logits: Any, out: Any) -> None:
-    """Each row of `out` is the softmax of that row of `logits`."""
-    for i in range(logits.shape[0]):
-        largest = largest_of(logits[i])
-        total = out.dtype.type(0)
-        for j in range(logits.shape[1]):
-            out[i, j] = exp(logits[i, j] - largest)
-            total += out[i, j]
-        for j in range(logits.shape[1]):
-            out[i, j] /= total
-
-
-@jit()
-def cross_entropy(y: Any, y_hat: Any, smallest: Any) -> float:
-    """Sum of ``-log y_hat[label]``, clipped; a label that is no class adds nothing."""
-    total = 0.0
-    for i in range(y_hat.shape[0]):
-        if 0 <= y[i] < y_hat.shape[1]:
-            p = y_hat[i, y[i]]
-            total -= np.log(smallest if p < smallest else p)  # written so that NaN stays NaN
-    return total
-
-
-@jit(reassociate=False)  # else log(sum) is added to the largest logit, and lost if that is huge
-def cross_entropy_from_logits(y: Any, logits: Any) -> float:
-    """Sum of ``log(sum(exp(logits))) - logits[label]``."""
-    total = 0.0
-    for i in range(logits.shape[0]):
-        largest = largest_of(logits[i])
-        exp_sum = logits.dtype.type(0)
-        for j in range(logits.shape[1]):
-            exp_sum += exp(logits[i, j] - largest)
-        of_label = logits[i, y[i]] if 0 <= y[i] < logits.shape[1] else logits.dtype.type(0)
-        total += (np.float64(largest) - np.float64(of_label)) + np.float64(np.log(exp_sum))
-    return total
-
-
-@jit()
-def correct(y: Any, scores: Any) -> float:
-    """Number of rows whose first largest score is that of the label."""
-    hits = 0.0
-    for i in range(scores.shape[0]):
-        hits += scores[i].argmax() == y[i]
-    return hits
-
-
-@jit()
-def output_delta(y: Any, y_hat: Any, notebook: bool, out: Any) -> None:
-    """``(y_hat - one_hot) / n``, or the notebook's ``(y_hat - one_hot) * y_hat * (1 - y_hat)``."""
-    one, zero = out.dtype.type(1), out.dtype.type(0)
-    n = out.dtype.type(y_hat.shape[0])
-    for i in range(y_hat.shape[0]):
-        for j in range(y_hat.shape[1]):
-            p = y_hat[i, j]
-            error = p - (one if y[i] == j else zero)
-            out[i, j] = error * p * (one - p) if notebook else error / n
-
-
-@ParallelKernel
-def sgd_update(parameter: Any, grad: Any, learning_rate: Any, out: Any) -> None:
-    """``out = parameter - learning_rate * grad``, row by row."""
-    for i in prange(parameter.shape[0]):
-        for j in range(parameter.shape[1]):
-            out[i, j] = parameter[i, j] - learning_rate * grad[i, j]
+            bias_grad[j] += delta[i, j]
+    places = bias.ctypes.data, bias_grad.ctypes.data, slots.ctypes.data + slots.strides[0]
+    call(rule, (*places, 0, scalars.ctypes.data, columns, one))

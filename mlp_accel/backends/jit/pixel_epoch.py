@@ -6,7 +6,7 @@ the weights never leave its cache, and what its units put out goes into the seco
 parallel regions: one for all that is of a block, from the errors of the minibatch before to the partial sums of this one, and one
 for the layers above, by images. With more threads than blocks, several share a block, by images or by pixels, and must wait for
 each other more often. Every sum is made by one thread, in an order that does not depend on the number of threads, so the results
-are the same bits for any number.
+are the same bits for any number. Activations and update rules are called by their addresses: see `generated`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from numba import prange
 from mlp_accel.backends.jit import pixel_step
 from mlp_accel.backends.jit.addresses import call
 from mlp_accel.backends.jit.compiler import ParallelKernel, c_function, numba
-from mlp_accel.backends.jit.memory import OUT_STRIDE, Data, Network, Scratch, table_of, unpack
+from mlp_accel.backends.jit.memory import OUT_STRIDE, Data, Network, Rules, Scratch, table_of, unpack
 
 ERRORS, UPDATE, FORWARD, REST, LOSSES = range(5)
 """Parts of a step, of which the first two belong to the minibatch before."""
 
 
-def run_part(
-    part: int, task: int, table: Any, batch: int, batch_size: int, learning_rate: Any, activation: int, notebook: int
-) -> int:
+def run_part(part: int, task: int, table: Any, batch: int, batch_size: int, one: Any) -> int:
     """One task's share of one part of the step on minibatch number `batch`, by `table_of` its memory."""
-    data, network, scratch = unpack(table, learning_rate)
+    data, rules, network, scratch = unpack(table, one)
     start = batch * batch_size
     size = min(batch_size, data.labels.shape[0] - start)
     n_shares = data.shares.shape[0] - 1
@@ -40,22 +38,22 @@ def run_part(
     has_second = network.layers.shape[0] > 1
     if part == ERRORS:
         if has_second:
-            pixel_step.first_errors(network, scratch, block, first, stop, activation)
+            pixel_step.first_errors(rules, network, scratch, block, first, stop)
     elif part == UPDATE:
-        pixel_step.update_first_layer(data, network, scratch, start, size, block, share, learning_rate)
-        pixel_step.update_weights_above(network, scratch, size, block, share, n_shares, learning_rate)
-        pixel_step.update_biases(network, scratch, size, block, share, n_shares, learning_rate)
+        pixel_step.update_first_layer(data, rules, network, scratch, batch, start, size, block, share)
+        pixel_step.update_weights_above(data, rules, network, scratch, batch, size, block, share)
+        pixel_step.update_biases(data, rules, network, scratch, batch, size, block, share)
     elif part == FORWARD:
         pixel_step.first_layer(data, network, scratch, start, block, first, stop)
         if has_second:
-            pixel_step.partial_sums(network, scratch, block, first, stop, activation)
+            pixel_step.partial_sums(rules, network, scratch, block, first, stop)
     elif part == REST:
         first, stop = size * task // n_tasks, size * (task + 1) // n_tasks
         if has_second:
             pixel_step.add_partial_sums(network, scratch, first, stop)
-        pixel_step.forward_above(network, scratch, first, stop, activation)
-        pixel_step.softmax_errors(data, network, scratch, start, first, stop, size, notebook != 0)
-        pixel_step.errors_above(network, scratch, first, stop, activation)
+        pixel_step.forward_above(rules, network, scratch, first, stop)
+        pixel_step.softmax_errors(data, rules, network, scratch, start, first, stop, size)
+        pixel_step.errors_above(rules, network, scratch, first, stop)
     else:
         pixel_step.sum_losses(scratch, batch, size)
     return 0
@@ -65,21 +63,11 @@ def run_part(
 def address_of_run_part(dtype: str) -> int:
     """Where `run_part` is, compiled for parameters of this type."""
     i, real = numba.int64, getattr(numba, dtype)
-    return int(c_function(run_part, i(i, i, i, i, i, real, i, i)).address)
+    return int(c_function(run_part, i(i, i, i, i, i, real)).address)
 
 
 @ParallelKernel
-def loop(
-    run: int,
-    table: int,
-    n_batches: int,
-    n_shares: int,
-    n_tasks: int,
-    batch_size: int,
-    learning_rate: Any,
-    activation: int,
-    notebook: int,
-) -> None:
+def loop(run: int, table: int, n_batches: int, n_shares: int, n_tasks: int, batch_size: int, one: Any) -> None:
     """The parts of every step in the order in which they depend on each other; `run` and `table` are addresses."""
     n_regions = 2 if n_shares == 1 else 4
     for step in range(n_batches + 1):
@@ -90,17 +78,16 @@ def loop(
                 for part in range(begin, end):
                     batch = step - 1 if part < FORWARD else step
                     if 0 <= batch < n_batches:
-                        call(run, (part, np.int64(task), table, batch, batch_size, learning_rate, activation, notebook))
+                        call(run, (part, np.int64(task), table, batch, batch_size, one))
         if step < n_batches:
-            call(run, (LOSSES, 0, table, step, batch_size, learning_rate, activation, notebook))
+            call(run, (LOSSES, 0, table, step, batch_size, one))
 
 
-def train_epoch(
-    data: Data, network: Network, scratch: Scratch, batch_size: int, learning_rate: Any, activation: int, notebook: bool
-) -> None:
+def train_epoch(data: Data, rules: Rules, network: Network, scratch: Scratch, batch_size: int) -> None:
     """Train on every minibatch of `data`; `network`, and in `scratch` the losses and hits of the minibatches, are changed."""
-    table = table_of(data, network, scratch)
-    run = address_of_run_part(network.first.dtype.name)
+    table = table_of(data, rules, network, scratch)
+    dtype = network.first.dtype
+    run = address_of_run_part(dtype.name)
     n_batches, n_shares = -(-len(data.labels) // batch_size), len(data.shares) - 1
     n_tasks = int(network.layers[0, OUT_STRIDE]) // network.block * n_shares
-    loop(run, table.ctypes.data, n_batches, n_shares, n_tasks, batch_size, learning_rate, activation, int(notebook))
+    loop(run, table.ctypes.data, n_batches, n_shares, n_tasks, batch_size, dtype.type(1))

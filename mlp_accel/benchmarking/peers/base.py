@@ -107,6 +107,8 @@ class Peer(ABC):
         """Raise `PeerUnavailableError` for settings that this peer has no form of."""
         if self.activation not in self.activations:
             raise PeerUnavailableError(f"it has no {self.activation}, only {', '.join(self.activations)}")
+        if self.config["optimizer"] != "sgd" or self.config["weight_decay"]:
+            raise PeerUnavailableError("it trains with plain SGD only: no other optimizer, and no weight decay")
         if self.gradient not in self.gradients:
             raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
 
@@ -119,13 +121,13 @@ class Peer(ABC):
         self.place(rng.random((n, self.layer_sizes[0])).astype(self.dtype), rng.integers(0, self.layer_sizes[-1], n))
         self.start(self._initial_params())
         self.epoch()
-        return {"device": "cpu", "path": self.form}
+        return {"device": "cpu", "form": self.form}
 
     def versions(self) -> dict[str, str]:
         """Of the libraries."""
         return {name: metadata.version(name) for name in self.distributions}
 
-    def load(self) -> dict[str, float]:
+    def load(self) -> dict[str, Any]:
         """Read the data, scale and convert it, and begin the training."""
         self.data = load(self.config["data"])
         x = self.data.x_train

@@ -44,7 +44,7 @@ class JaxPeer(Peer):
         x, y = jax.ShapeDtypeStruct((n, n_in), jnp.dtype(self.dtype)), jax.ShapeDtypeStruct((n,), jnp.int32)
         epoch = jax.jit(functools.partial(_epoch, jax, self.activation, self.batch_size, self.learning_rate), donate_argnums=0)
         self._compiled = epoch.lower(self.layers, self.key, x, y).compile()
-        return {"device": "cpu", "path": self.form}
+        return {"device": "cpu", "form": self.form}
 
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
         jnp = self.package.numpy

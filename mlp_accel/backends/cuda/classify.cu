@@ -1,0 +1,84 @@
+// Softmax, loss, hits and the error at the logits, a warp for each row. The host defines LABEL, the type of the labels.
+using Label = LABEL;
+
+DEVICE Real larger(Real a, Real b) { return b > a ? b : a; }
+
+DEVICE Real warp_max(Real value) {
+    for (int mask = WARP / 2; mask > 0; mask /= 2) value = larger(value, shuffle_xor(value, mask));
+    return value;
+}
+
+template <class T> DEVICE T warp_sum(T value) {
+    for (int mask = WARP / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
+}
+
+struct Totals {
+    double loss, hits;
+
+    DEVICE void add(double loss_of_more, double more_hits) { loss += loss_of_more, hits += more_hits; }
+};
+
+// The logits of a row become the error at them; the result is the same in all lanes. Each lane reads and writes its own places
+// alone.
+DEVICE Totals classify_row(Real* scores, long long label, bool notebook, int width, int rows, int lane) {
+    Real largest = log((Real)0), of_label = 0, sum = 0;
+    for (int j = lane; j < width; j += WARP) {
+        largest = larger(largest, scores[j]);
+        if (j == label) of_label = scores[j];
+    }
+    largest = warp_max(largest);
+    for (int j = lane; j < width; j += WARP) sum += exp(scores[j] - largest);
+    sum = warp_sum(sum);
+    const bool is_class = label >= 0 && label < width;
+    of_label = shuffle(of_label, is_class ? (int)(label % WARP) : 0);
+    bool beaten = !is_class; // of equal scores the first counts
+    for (int j = lane; j < width; j += WARP) beaten |= j < label ? !(scores[j] < of_label) : !(scores[j] <= of_label);
+    const bool hit = !ballot(beaten);
+    for (int j = lane; j < width; j += WARP) {
+        const Real p = exp(scores[j] - largest) / sum, error = p - (j == label ? (Real)1 : (Real)0);
+        scores[j] = notebook ? error * p * (1 - p) : error / rows;
+    }
+    // The difference of two large float32 may overflow, so it is taken in float64.
+    return {(double)largest - (double)of_label + (double)log(sum), hit ? 1.0 : 0.0};
+}
+
+struct Memory {
+    Totals of_warp[WARPS];
+    bool last;
+};
+static_assert(sizeof(Memory) <= SHARED_BYTES, "the host asks for too little shared memory");
+
+// Of the numbers that the warps of the block bring, in a fixed order; for thread 0.
+DEVICE Totals block_total(Memory& memory, Totals own) {
+    const int warp = thread_index() / WARP, lane = thread_index() % WARP;
+    if (lane == 0) memory.of_warp[warp] = own;
+    block_sync();
+    Totals total = {0, 0};
+    if (thread_index() == 0)
+        for (int i = 0; i < WARPS; ++i) total.add(memory.of_warp[i].loss, memory.of_warp[i].hits);
+    return total;
+}
+
+// logits (rows, width) become the error at them; totals (2,): the sums of losses and of hits. of_block: memory for the sums of each
+// block, which the last block to end adds up in their order. counter: 0, and 0 again afterwards.
+KERNEL classify(Real* logits, const Label* y, double* totals, Totals* of_block, unsigned* counter, int notebook, int width,
+                int rows) {
+    Memory& memory = shared_memory<Memory>();
+    const int warp = thread_index() / WARP, lane = thread_index() % WARP, blocks = ceil_div(rows, WARPS);
+    const int row = block_index() * WARPS + warp;
+    Totals own = {0, 0};
+    if (row < rows) own = classify_row(logits + (long long)row * width, (long long)y[row], notebook, width, rows, lane);
+    const Totals total = block_total(memory, own);
+    if (thread_index() == 0) {
+        of_block[block_index()] = total;
+        memory.last = last_block(counter, blocks);
+    }
+    block_sync();
+    if (!memory.last) return;
+    own = {0, 0};
+    for (int block = thread_index(); block < blocks; block += THREADS) own.add(of_block[block].loss, of_block[block].hits);
+    own = {warp_sum(own.loss), warp_sum(own.hits)};
+    const Totals all = block_total(memory, own);
+    if (thread_index() == 0) totals[0] = all.loss, totals[1] = all.hits;
+}

@@ -1,0 +1,13 @@
+// What the kernels of the ops share: their places in the arrays. The host defines THREADS of a block.
+using uint8 = unsigned char;
+
+constexpr int WARP = 32;
+constexpr int WARPS = THREADS / WARP;
+static_assert(THREADS % WARP == 0, "a block is made of whole warps");
+
+DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
+DEVICE long long element() { return (long long)block_index() * THREADS + thread_index(); }
+DEVICE long long column_of(long long i, int width) { return i >> 32 ? i % width : (unsigned)i % (unsigned)width; }
+DEVICE long long row_of(long long i, int width) { return i >> 32 ? i / width : (unsigned)i / (unsigned)width; }
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)

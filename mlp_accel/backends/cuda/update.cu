@@ -1,0 +1,11 @@
+// A parameter by the update rule, which the host puts before this. The kernel, with an argument for each slot, it puts behind it.
+DEVICE void update_element(Real* parameter, const Real* gradient, const Real* scalars, Real* const* slots, long long n) {
+    const long long i = element();
+    if (i >= n) return;
+    Real own[SLOTS + 1];
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; ++slot) own[slot] = slots[slot][i];
+    parameter[i] = apply_rule(parameter[i], gradient[i], own, 1, scalars);
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; ++slot) slots[slot][i] = own[slot];
+}

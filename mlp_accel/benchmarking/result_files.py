@@ -1,0 +1,119 @@
+"""Result files of `mlp-accel bench`: read, checked, and brought up to date.
+
+A row is known by ``name`` and ``path``: ``numba`` and ``loop``. Schema 1 had one row for each backend, whose ``path`` was a
+sentence, and peers whose ``path`` was what is now their ``form``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from mlp_accel.errors import MlpAccelError
+
+SCHEMA = 2
+EXPECTED = "give a file that `mlp-accel bench --json` wrote"
+
+PATHS_OF_SCHEMA_1 = {
+    "ops": "loop",
+    "fused epoch skipping zero pixels": "sparse",
+    "fused loop": "fused",  # a loop of NumPy's own; what is called loop now is another one
+    "cluster of": "cluster",
+    "graph of fused steps": "graph",
+    "fused steps": "steps",
+}
+"""How the sentences began, and what each is called now."""
+
+Row = dict[str, Any]
+Result = dict[str, Any]
+
+
+class ResultFileError(MlpAccelError, ValueError):
+    """A result file is missing or malformed; the message names the file and the field."""
+
+
+def label(row: Row) -> str:
+    """What people call an engine: ``numba sparse``, or the name of a peer."""
+    return f"{row['name']} {row['path']}" if row.get("path") else str(row["name"])
+
+
+def read_result(path: Path) -> Result:
+    """A result file of `mlp-accel bench`, checked as far as a comparison needs it, and brought up to date.
+
+    Raises
+    ------
+    ResultFileError
+        If it cannot be read or is something else.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultFileError(f"{path}: is not JSON ({error}); {EXPECTED}") from error
+    if not isinstance(result, dict) or "schema" not in result:
+        raise ResultFileError(f"{path}: has no field schema; {EXPECTED}")
+    if result["schema"] not in (1, SCHEMA):
+        raise ResultFileError(f"{path}: has the schema {result['schema']!r}; this version reads schema 1 and {SCHEMA}")
+    for name, kind in {"environment": dict, "config": dict, "results": list}.items():
+        if not isinstance(result.get(name), kind):
+            raise ResultFileError(f"{path}: the field {name} is missing or is no {kind.__name__}; {EXPECTED}")
+    for index, row in enumerate(result["results"]):
+        problem = _row_problem(row)
+        if problem:
+            raise ResultFileError(f"{path}: results[{index}]: {problem}; {EXPECTED}")
+    return up_to_date(result)
+
+
+def _row_problem(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return "is no object"
+    missing = [name for name in ("name", "status", "epoch_seconds") if name not in row]
+    if missing:
+        return f"has no field {missing[0]}"
+    if not isinstance(row.get("path"), str | None):
+        return "path is no text"
+    if row["epoch_seconds"] is None:
+        return None
+    samples = row["epoch_seconds"].get("samples") if isinstance(row["epoch_seconds"], dict) else None
+    if not isinstance(samples, list) or not samples:
+        return "epoch_seconds has no samples"
+    if not all(type(s) in (int, float) and math.isfinite(s) and s > 0 for s in samples):
+        return "epoch_seconds.samples must be positive numbers"
+    return None
+
+
+def up_to_date(result: Result) -> Result:
+    """A result of an older schema in the form of this one; any other comes back as it is."""
+    if result.get("schema") != 1:
+        return result
+    rows = [_row_up_to_date(row) for row in result["results"]]
+    config = {name: value for name, value in result["config"].items() if name != "fused"}
+    config |= {"optimizer": "sgd", "momentum": None, "weight_decay": 0.0}
+    config["path"] = None if result["config"].get("fused", True) else "loop"
+    found = {**result, "schema": SCHEMA, "config": config, "results": rows}
+    if "reference" in result:
+        found["reference"] = _row_up_to_date(result["reference"])
+    if "sweeps" in result:
+        found["sweeps"] = [
+            {**sweep, "cells": [{**cell, "results": list(map(_row_up_to_date, cell["results"]))} for cell in sweep["cells"]]}
+            for sweep in result["sweeps"]
+        ]
+    paths = {row["name"]: row["path"] for row in rows}
+    if "until" in result:
+        found["until"] = {
+            **result["until"],
+            "results": [{**row, "path": paths.get(row["name"])} for row in result["until"]["results"]],
+        }
+    return found
+
+
+def _row_up_to_date(row: Row) -> Row:
+    """A row of schema 1. A backend that could not run has no path; a sentence that is not known stays as it is."""
+    text = row.get("path")
+    if row.get("kind") == "peer":
+        return {**row, "path": None, "form": text}
+    known = (path for beginning, path in PATHS_OF_SCHEMA_1.items() if text and text.startswith(beginning))
+    return {**row, "path": next(known, text), "passed_over": []}

@@ -1,0 +1,96 @@
+"""The entry of `mlp-accel ab`: a training that another version of this package can start and time.
+
+``ab`` measures two builds by the worker of one of them, so what that worker touches must mean the same in both. That is this module
+alone. Nothing here changes its meaning: what must change gets a new `VERSION`, and the worker goes on to know the old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends import get_backend
+from mlp_accel.optimizers import find_optimizer
+from mlp_accel.trainer import Trainer
+
+VERSION = 1
+
+
+class MeasuredTraining:
+    """One network in training.
+
+    Parameters
+    ----------
+    x, y : array (n, n_in), array (n,)
+        Samples and labels, on the host.
+    params : sequence of (weights, bias)
+        Where it starts, on the host; not changed.
+    backend, dtype : str
+        As for `get_backend`.
+    threads : int
+        CPU threads. The process keeps to them for as long as this object lives.
+    batch_size, learning_rate, seed : number
+        As for `mini_batch_sgd`.
+    activation, gradient, optimizer : str
+        Names.
+    settings : mapping of str to float
+        Of the optimiser, where they differ from its defaults; one that is None does not.
+    path : str
+        A path by name, or ``"auto"``: the fastest that can train this.
+
+    Attributes
+    ----------
+    device : str
+        Where it computes, for people.
+    path : str
+        Name of the path that was taken.
+
+    Raises
+    ------
+    MlpAccelError
+        If this build or this machine cannot do what is asked.
+    """
+
+    def __init__(
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        params: Sequence[tuple[Any, Any]],
+        *,
+        backend: str,
+        dtype: str,
+        threads: int,
+        batch_size: int,
+        learning_rate: float,
+        activation: str,
+        gradient: str,
+        optimizer: str,
+        settings: Mapping[str, float | None],
+        seed: int,
+        path: str,
+    ) -> None:
+        used = get_backend(backend, dtype)
+        self._context = ExitStack()
+        self._context.enter_context(np.errstate(all="ignore"))  # a loss that is not finite is the caller's to report
+        self._context.enter_context(used.limit_threads(threads))
+        self._trainer = Trainer(
+            *(x, y, [params], used),
+            batch_size=batch_size,
+            activation=activation,
+            gradient=gradient,
+            optimizers=[find_optimizer(optimizer, **settings)],
+            learning_rates=[learning_rate],
+            seeds=[seed],
+            path=path,
+            threads=threads,
+        )
+        self.device = used.device
+        self.path = self._trainer.taken.name
+
+    def epoch(self) -> float:
+        """Train on every sample once, and return when the device is done: the mean loss."""
+        return self._trainer.epoch().losses[0]
