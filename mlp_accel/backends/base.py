@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
@@ -163,7 +164,7 @@ class Backend:
         """One array of 0-d values, or of arrays of one shape."""
         return self.xp.stack(list(values))
 
-    @property
+    @cached_property
     def float_dtype(self) -> Any:
         """The backend's dtype as an object of `xp`."""
         return getattr(self.xp, self.dtype)
