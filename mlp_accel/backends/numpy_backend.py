@@ -70,7 +70,7 @@ class NumpyBackend(Backend):
         losses = np.subtract(largest, flat[of_label], dtype=np.float64)
         logits -= largest[:, None]  # beyond the range is -inf, whose exponential is 0 as it should be
         p = np.exp(logits, out=logits)
-        exp_sums = np.add.reduce(p, axis=1)
+        exp_sums = p @ _ones(n_classes, p.dtype.char)
         losses += np.log(exp_sums)
         if check_choice("gradient", gradient, GRADIENTS) == "notebook":
             p /= exp_sums[:, None]
@@ -94,12 +94,12 @@ class NumpyBackend(Backend):
         if rule.rate_column is not None:  # p - u * g: the factor goes into the error, which is small
             delta *= scalars[rule.rate_column]
             weights -= np.matmul(x.T, delta, out=self.empty(weights.shape))
-            bias -= np.add.reduce(delta, axis=0)
+            bias -= _ones(len(delta), delta.dtype.char) @ delta
             return params, slots
         function = _rule_function(rule)
         grad = np.matmul(x.T, delta, out=self.empty(weights.shape))
         function(weights, grad, *(pair[0] for pair in slots), *scalars, self.empty)
-        function(bias, np.add.reduce(delta, axis=0), *(pair[1] for pair in slots), *scalars, self.empty)
+        function(bias, _ones(len(delta), delta.dtype.char) @ delta, *(pair[1] for pair in slots), *scalars, self.empty)
         return params, slots
 
 
@@ -116,3 +116,11 @@ def _row_starts(n: int, width: int) -> npt.NDArray[np.int64]:
     starts = np.arange(0, n * width, width)
     starts.flags.writeable = False
     return starts
+
+
+@functools.lru_cache(maxsize=32)
+def _ones(n: int, dtype: str) -> npt.NDArray[Any]:
+    """A product with ones is the sum along an axis in half the time, or less, that NumPy's own sum takes."""
+    ones = np.ones(n, dtype)
+    ones.flags.writeable = False
+    return ones
