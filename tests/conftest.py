@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp_accel.backends import Backend, get_backend, unavailable
+from mlp_accel.backends import BACKENDS, Backend, get_backend, unavailable
 from mlp_accel.datasets import Dataset, load
 
-BACKEND_IDS = ("numpy", "numba", "cupy")
+BACKEND_IDS = tuple(reversed(BACKENDS))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

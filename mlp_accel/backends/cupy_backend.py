@@ -42,7 +42,7 @@ class CupyBackend(Backend):
     Raises
     ------
     SettingError
-        If the environment variable means nothing, or if the gone ``MLP_ACCEL_CUPY_PATH`` is set.
+        If the environment variable means nothing.
     """
 
     name = "cupy"

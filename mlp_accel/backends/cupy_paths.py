@@ -16,25 +16,16 @@ from mlp_accel.backends.cuda import ceil_div
 from mlp_accel.backends.cupy_probe import first_line
 from mlp_accel.backends.cupy_runs import Data, FusedRun
 from mlp_accel.backends.loop import LoopPath
-from mlp_accel.backends.paths import LOOP, EpochPath, PathRun, State, Task
-from mlp_accel.backends.paths import PATH_VARIABLE as ANY_PATH_VARIABLE
+from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
 from mlp_accel.errors import DeviceMemoryError, PathError, SettingError
 
 if TYPE_CHECKING:
     from mlp_accel.backends.cupy_backend import CupyBackend
 
-PATH_VARIABLE = "MLP_ACCEL_CUPY_PATH"
-"""It is gone, and says what has taken its place."""
-
 TF32_VARIABLE = "MLP_ACCEL_TF32"
 
 TOLERANCE = {False: 1e-3, True: 5e-2}
 """Largest difference to the loop after two steps, in units of the largest change of an array by it; by TF32 or not."""
-
-
-def no_path(value: str) -> str:
-    """What is wrong with a value of ``MLP_ACCEL_CUPY_PATH``."""
-    return f"is gone; set {ANY_PATH_VARIABLE}={LOOP if value == 'ops' else value} instead"
 
 
 def no_switch(value: str) -> str | None:
@@ -48,11 +39,9 @@ def tf32_asked_for() -> bool:
     Raises
     ------
     SettingError
-        For a value that means nothing, and for ``MLP_ACCEL_CUPY_PATH``.
+        For a value that means nothing.
     """
-    path, tf32 = (os.environ.get(name, "").strip() for name in (PATH_VARIABLE, TF32_VARIABLE))
-    if path:
-        raise SettingError(f"{PATH_VARIABLE} {no_path(path)}")
+    tf32 = os.environ.get(TF32_VARIABLE, "").strip()
     obstacle = no_switch(tf32 or "0")
     if obstacle:
         raise SettingError(f"{tf32!r} from the environment variable {TF32_VARIABLE} {obstacle}")

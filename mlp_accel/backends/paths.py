@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 AUTO, LOOP = "auto", "loop"
 PATH_VARIABLE = "MLP_ACCEL_PATH"
+FORMER_PATH_VARIABLE = "MLP_ACCEL_CUPY_PATH"
 
 logger = logging.getLogger("mlp_accel")
 
@@ -154,10 +155,24 @@ class Taken:
 
 
 def requested_path(path: str | None = None, source: str = "the argument path") -> tuple[str, str]:
-    """The name of the path that was asked for and who asked: the argument, else ``MLP_ACCEL_PATH``, else nobody: ``"auto"``."""
+    """The name of the path that was asked for and who asked: the argument, else ``MLP_ACCEL_PATH``, else nobody: ``"auto"``.
+
+    Raises
+    ------
+    SettingError
+        If the variable is set that was there before ``MLP_ACCEL_PATH``.
+    """
+    former = os.environ.get(FORMER_PATH_VARIABLE, "").strip()
+    if former:
+        raise SettingError(f"{FORMER_PATH_VARIABLE} {is_gone(former)}")
     if path is None:
         path, source = os.environ.get(PATH_VARIABLE, "").strip(), f"the environment variable {PATH_VARIABLE}"
     return (path, source) if path else (AUTO, "default")  # empty means unset
+
+
+def is_gone(value: str) -> str:
+    """What is wrong with a value of ``MLP_ACCEL_CUPY_PATH``."""
+    return f"is gone; set {PATH_VARIABLE}={LOOP if value == 'ops' else value} instead"
 
 
 def start_path(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 from mlp_accel.backends import BACKENDS, backend_class, cupy_paths
-from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE
+from mlp_accel.backends.paths import AUTO, FORMER_PATH_VARIABLE, LOOP, PATH_VARIABLE, is_gone
 from mlp_accel.benchmarking.environment import ENVIRONMENT_VARIABLES
 from mlp_accel.diagnosis.finding import Finding
 from mlp_accel.diagnosis.numba_threading import CHOICES
@@ -70,7 +70,7 @@ RULES: dict[str, tuple[Callable[[str], str | None], str | None]] = {
     "OPENBLAS_NUM_THREADS": (_count, None),
     "MKL_NUM_THREADS": (_count, None),
     PATH_VARIABLE: (_path, None),
-    cupy_paths.PATH_VARIABLE: (cupy_paths.no_path, "cupy"),
+    FORMER_PATH_VARIABLE: (is_gone, None),
     cupy_paths.TF32_VARIABLE: (cupy_paths.no_switch, "cupy"),
     "MPLBACKEND": (_matplotlib_backend, None),
 }

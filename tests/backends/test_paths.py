@@ -50,6 +50,14 @@ def test_an_empty_variable_means_unset(monkeypatch: pytest.MonkeyPatch, empty: s
     assert requested_path() == ("auto", "default")
 
 
+@pytest.mark.parametrize(("former", "now"), [("cluster:4", "cluster:4"), ("ops", "loop")])
+def test_the_variable_that_is_gone_says_what_has_taken_its_place(monkeypatch: pytest.MonkeyPatch, former: str, now: str) -> None:
+    monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", former)
+    x, y = pixels()
+    with pytest.raises(SettingError, match=f"^MLP_ACCEL_CUPY_PATH is gone; set MLP_ACCEL_PATH={now} instead$"):
+        mini_batch_sgd(x, y, init_params(LAYERS), backend="numpy")
+
+
 def test_an_unknown_path_is_an_error_that_names_value_source_and_choices(
     backend_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,18 +46,6 @@ def test_tf32_is_off_unless_asked_for_whatever_cupy_is_set_to(cupy: FakeCupy, mo
         CupyBackend()
 
 
-@pytest.mark.parametrize(("old", "new"), [("cluster:4", "cluster:4"), ("ops", "loop")])
-def test_the_variable_that_is_gone_says_what_has_taken_its_place(
-    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, old: str, new: str
-) -> None:
-    monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", old)
-    with pytest.raises(SettingError, match=f"^MLP_ACCEL_CUPY_PATH is gone; set MLP_ACCEL_PATH={new} instead$"):
-        CupyBackend()
-    monkeypatch.setenv("MLP_ACCEL_CUPY_PATH", "")
-    monkeypatch.setenv("MLP_ACCEL_PATH", new)
-    assert trainer_by(None, CupyBackend()).taken.name == new
-
-
 @pytest.mark.parametrize("name", ["cupy", "cupy:1"])
 def test_a_number_picks_one_of_several_devices(install: Callable[..., FakeCupy], name: str) -> None:
     cupy = install(devices=2)
