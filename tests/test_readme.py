@@ -49,6 +49,7 @@ def test_peers_stand_in_the_table_with_the_command_that_measures_them(monkeypatc
         **next(row for row in result["results"] if row["epoch_seconds"]),
         "name": "jax",
         "kind": "peer",
+        "path": None,
         "versions": {"jax": "9"},
     }
     missing = {**peer, "name": "pytorch", "status": "unavailable", "reason": "not installed", "epoch_seconds": None}
