@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.benchmarking.comparison import ratio_interval
-from mlp_accel.benchmarking.protocol import run_benchmark
-from mlp_accel.benchmarking.result_files import label
+from mlp_accel.backends.threads import default_threads
+from mlp_accel.bench.comparison import ratio_interval
+from mlp_accel.bench.protocol import run_benchmark
+from mlp_accel.bench.result_files import label
 from mlp_accel.files import write_json
-from mlp_accel.threads import default_threads
 
 RESULT = Path(__file__).parent / "results" / "cpu_study.json"
 PEERS = ("scikit-learn", "pytorch", "pytorch-handwritten", "jax", "numpy-handwritten")

@@ -22,21 +22,22 @@ import numpy.typing as npt
 
 from mlp_accel import get_backend, init_params, load
 from mlp_accel.activations import find_activation
-from mlp_accel.backends.jit import pixel_epoch, pixel_lists
-from mlp_accel.backends.jit.addresses import call
-from mlp_accel.backends.jit.compiler import MATH, numba
-from mlp_accel.backends.jit.memory import Data, table_of
-from mlp_accel.backends.jit.pixel_epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
-from mlp_accel.backends.jit.pixel_step import first_layer, softmax_errors, update_first_layer
-from mlp_accel.backends.jit.sparse import SparsePath, SparseRun
-from mlp_accel.backends.numba_backend import NumbaBackend
+from mlp_accel.backends.numba.backend import NumbaBackend
+from mlp_accel.backends.numba.compiler import MATH, numba
+from mlp_accel.backends.numba.emit.addresses import call
+from mlp_accel.backends.numba.paths.sparse import epoch as pixel_epoch
+from mlp_accel.backends.numba.paths.sparse import pixel_lists
+from mlp_accel.backends.numba.paths.sparse.epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
+from mlp_accel.backends.numba.paths.sparse.memory import Data, table_of
+from mlp_accel.backends.numba.paths.sparse.path import SparsePath, SparseRun
+from mlp_accel.backends.numba.paths.sparse.step import first_layer, softmax_errors, update_first_layer
 from mlp_accel.backends.paths import State, Task
-from mlp_accel.benchmarking.environment import environment
-from mlp_accel.benchmarking.roofline import bandwidth, peak_flops
+from mlp_accel.bench.environment import environment
+from mlp_accel.bench.roofline import bandwidth, peak_flops
 from mlp_accel.datasets import Dataset
 from mlp_accel.files import write_json
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
-from mlp_accel.trainer import Trainer
+from mlp_accel.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
 HIDDEN, BATCH, IMAGES, RATE, ONE = 32, 128, 60_000, 0.1, np.float32(1)

@@ -24,12 +24,12 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from mlp_accel import get_backend, load, mini_batch_sgd
-from mlp_accel.benchmarking.environment import environment
+from mlp_accel.bench.environment import environment
 from mlp_accel.files import write_text
-from mlp_accel.notebook import printed_curve
 from mlp_accel.plots import BLUE, GREY, ORANGE, save_figure
-from mlp_accel.recipes import RECIPES, Recipe
-from mlp_accel.trainer import NOTEBOOK_LEARNING_RATE
+from mlp_accel.training.notebook import printed_curve
+from mlp_accel.training.recipes import RECIPES, Recipe
+from mlp_accel.training.trainer import NOTEBOOK_LEARNING_RATE
 
 RESULTS = Path(__file__).parent / "results"
 NOTEBOOK = RECIPES["notebook"]

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlp_accel.benchmarking.result_files import label, up_to_date
+from mlp_accel.bench.result_files import label, up_to_date
 from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent

@@ -14,11 +14,11 @@ import pytest
 
 from mlp_accel.backends import BACKENDS, backend_class
 from mlp_accel.backends.paths import LOOP
-from mlp_accel.benchmarking.checks import losses_differ, parameters_differ, peer_losses_differ
-from mlp_accel.benchmarking.engine import Engine, EngineError
-from mlp_accel.benchmarking.peers import PEERS
-from mlp_accel.parameters import load_params
-from mlp_accel.threads import thread_count
+from mlp_accel.backends.threads import thread_count
+from mlp_accel.bench.checks import losses_differ, parameters_differ, peer_losses_differ
+from mlp_accel.bench.engines.engine import Engine, EngineError
+from mlp_accel.bench.engines.peers import PEERS
+from mlp_accel.training.parameters import load_params
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed: pip install '.[benchmark]'")
 

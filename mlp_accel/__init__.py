@@ -24,13 +24,13 @@ if TYPE_CHECKING:
         PathError,
         SettingError,
     )
-    from mlp_accel.history import History, NonFiniteLossError
     from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
-    from mlp_accel.notebook import from_notebook, to_notebook
     from mlp_accel.optimizers import Optimizer
-    from mlp_accel.parameters import load_params, save_params
     from mlp_accel.schedules import Schedule
-    from mlp_accel.training import evaluate, mini_batch_sgd, train_many
+    from mlp_accel.training.history import History, NonFiniteLossError
+    from mlp_accel.training.notebook import from_notebook, to_notebook
+    from mlp_accel.training.parameters import load_params, save_params
+    from mlp_accel.training.train import evaluate, mini_batch_sgd, train_many
 
 __version__ = "0.1.0"
 
@@ -85,20 +85,20 @@ _HOMES = {
     "PathError": "errors",
     "SettingError": "errors",
     "DeviceMemoryError": "errors",
-    "train_many": "training",
-    "History": "history",
-    "NonFiniteLossError": "history",
+    "train_many": "training.train",
+    "History": "training.history",
+    "NonFiniteLossError": "training.history",
     "backward": "network",
     "forward": "network",
     "init_params": "network",
     "loss_accuracy": "network",
     "sgd": "network",
-    "from_notebook": "notebook",
-    "to_notebook": "notebook",
-    "load_params": "parameters",
-    "save_params": "parameters",
-    "evaluate": "training",
-    "mini_batch_sgd": "training",
+    "from_notebook": "training.notebook",
+    "to_notebook": "training.notebook",
+    "load_params": "training.parameters",
+    "save_params": "training.parameters",
+    "evaluate": "training.train",
+    "mini_batch_sgd": "training.train",
 }
 
 

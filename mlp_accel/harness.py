@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlp_accel.backends import get_backend
 from mlp_accel.optimizers import find_optimizer
-from mlp_accel.trainer import Trainer
+from mlp_accel.training.trainer import Trainer
 
 VERSION = 1
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mlp_accel.errors import OutputError
 from mlp_accel.files import write_atomically
-from mlp_accel.history import History
+from mlp_accel.training.history import History
 
 FORMATS = ("png", "svg", "pdf")
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8a8a"

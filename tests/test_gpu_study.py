@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from mlp_accel import backends as registry
-from mlp_accel.backends import cupy_probe
+from mlp_accel.backends.cupy import probe as cupy_probe
 from mlp_accel.datasets import Dataset
-from tests.cuda.emulator import need_compiler
-from tests.cuda.fake_cupy import FakeCupy
+from tests.backends.cupy.emulator import need_compiler
+from tests.backends.cupy.fake_cupy import FakeCupy
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

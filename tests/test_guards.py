@@ -23,7 +23,7 @@ import pytest
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends import Backend
 from mlp_accel.optimizers import find_optimizer
-from mlp_accel.trainer import Trainer
+from mlp_accel.training.trainer import Trainer
 from tests.conftest import require
 
 N_IN, HIDDEN, N_CLASSES, BATCH = 784, 32, 10, 128

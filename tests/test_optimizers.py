@@ -16,9 +16,9 @@ from mlp_accel.elementwise import sign
 from mlp_accel.errors import RecordingError
 from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
 from mlp_accel.schedules import SCHEDULES
-from tests import plain
 from tests.conftest import require
 from tests.test_schedules import torch_schedulers
+from tests.training import plain
 
 LAYERS, N, BATCH, EPOCHS = [9, 5, 3], 160, 8, 3
 STEPS_PER_EPOCH = N // BATCH
@@ -190,7 +190,7 @@ def test_a_rule_may_have_as_many_slots_as_it_likes_and_the_step_anywhere_behind_
 
 
 def test_slots_start_at_zero_live_beside_the_parameters_and_come_back_to_the_host(place: dict[str, Any]) -> None:
-    from mlp_accel.trainer import Trainer
+    from mlp_accel.training.trainer import Trainer
 
     x, y = pixels()
     backend, path = place["backend"], place["path"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlp_accel import History, OutputError
-from mlp_accel.notebook import printed_curve
 from mlp_accel.plots import plot_history
+from mlp_accel.training.notebook import printed_curve
 
 HISTORY = History(loss=[0.9, 0.5, 0.4], accuracy=[0.7, 0.8, 0.9], seconds=[1.0, 1.0, 1.0])
 

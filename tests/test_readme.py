@@ -11,10 +11,11 @@ from types import ModuleType
 
 import pytest
 
-from mlp_accel import backends, datasets, threads
+from mlp_accel import backends, datasets
 from mlp_accel.activations import ACTIVATIONS
+from mlp_accel.backends import threads
 from mlp_accel.backends.paths import LOOP, PATH_VARIABLE
-from mlp_accel.benchmarking.result_files import label, up_to_date
+from mlp_accel.bench.result_files import label, up_to_date
 from mlp_accel.optimizers import OPTIMIZERS
 from mlp_accel.schedules import SCHEDULES
 

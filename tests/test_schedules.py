@@ -12,7 +12,7 @@ import pytest
 
 from mlp_accel import Schedule, SettingError, init_params, mini_batch_sgd, train_many
 from mlp_accel.schedules import SCHEDULES, find_schedule
-from tests import plain
+from tests.training import plain
 
 EPOCHS, STEPS_PER_EPOCH = 5, 20
 STEPS = EPOCHS * STEPS_PER_EPOCH

@@ -15,13 +15,13 @@ from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, UnavailableError,
 from mlp_accel import get_backend, init_params, load
 from mlp_accel.activations import BUILT_IN
 from mlp_accel.backends import Backend, unavailable
-from mlp_accel.backends.cupy_backend import CupyBackend
+from mlp_accel.backends.cupy.backend import CupyBackend
 from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import Task, start_path
-from mlp_accel.benchmarking.checks import PARAMETER_TOLERANCE, losses_differ
+from mlp_accel.bench.checks import PARAMETER_TOLERANCE, losses_differ
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
-from mlp_accel.trainer import Trainer, density, initial_state
-from mlp_accel.training import evaluate
+from mlp_accel.training.train import evaluate
+from mlp_accel.training.trainer import Trainer, density, initial_state
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY_STEPS = 5

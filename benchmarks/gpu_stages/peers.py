@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, Engine, UnavailableError, epoch_times
 from mlp_accel import get_backend, init_params, load
-from mlp_accel.benchmarking.checks import FIRST_EPOCH_TOLERANCE
-from mlp_accel.trainer import Trainer
+from mlp_accel.bench.checks import FIRST_EPOCH_TOLERANCE
+from mlp_accel.training.trainer import Trainer
 
 
 class TorchEngine:

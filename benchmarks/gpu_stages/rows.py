@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.benchmarking.runs import summary
-from mlp_accel.threads import default_threads
+from mlp_accel.backends.threads import default_threads
+from mlp_accel.bench.runs import summary
 
 BATCH = 128
 LAYER_SIZES = (784, 32, 10)

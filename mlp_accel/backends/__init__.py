@@ -29,9 +29,9 @@ ENVIRONMENT_VARIABLE = "MLP_ACCEL_BACKEND"
 
 # A new backend is a file and a line here. The order is that of `auto`.
 _REGISTRY = {
-    "cupy": "mlp_accel.backends.cupy_backend:CupyBackend",
-    "numba": "mlp_accel.backends.numba_backend:NumbaBackend",
-    "numpy": "mlp_accel.backends.numpy_backend:NumpyBackend",
+    "cupy": "mlp_accel.backends.cupy.backend:CupyBackend",
+    "numba": "mlp_accel.backends.numba.backend:NumbaBackend",
+    "numpy": "mlp_accel.backends.numpy.backend:NumpyBackend",
 }
 BACKENDS = tuple(_REGISTRY)
 _WITH_DEVICES = "cupy"

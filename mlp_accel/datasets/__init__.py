@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.datasets import idx
+from mlp_accel.datasets.npz import read_npz
 from mlp_accel.errors import DatasetError
-from mlp_accel.npz import read_npz
 
 __all__ = ["ENVIRONMENT_VARIABLE", "MAX_CLASSES", "Dataset", "load"]
 

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.datasets.npz import DEFLATE_LIMIT
 from mlp_accel.errors import DatasetError
-from mlp_accel.npz import DEFLATE_LIMIT
 
 _UNSIGNED_BYTE = 8
 _CHUNK = 1 << 20

@@ -16,7 +16,7 @@ from mlp_accel.backends import GRADIENTS, Backend
 from mlp_accel.backends.loop import to_backend
 from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
 from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
-from mlp_accel.trainer import Trainer
+from mlp_accel.training.trainer import Trainer
 from tests.reference import ReferenceBackend, StrictBackend
 
 

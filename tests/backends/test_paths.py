@@ -14,11 +14,11 @@ from mlp_accel import Activation, Optimizer, PathError, SettingError, get_backen
 from mlp_accel.activations import BUILT_IN
 from mlp_accel.backends import BACKENDS, GRADIENTS, Backend, backend_class
 from mlp_accel.backends.loop import LoopPath
-from mlp_accel.backends.numpy_backend import NumpyBackend
+from mlp_accel.backends.numpy.backend import NumpyBackend
 from mlp_accel.backends.paths import EpochPath, PathRun, State, Taken, Task, requested_path, start_path
 from mlp_accel.elementwise import exp, log1p, maximum, tanh, where
 from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
-from mlp_accel.trainer import Trainer, density
+from mlp_accel.training.trainer import Trainer, density
 from tests.conftest import require
 from tests.tolerances import assert_close
 

@@ -1,0 +1,1 @@
+"""The faster paths of the CuPy backend: each with its kernel beside it."""

@@ -1,0 +1,105 @@
+"""What the paths of the CuPy backend share: samples as the kernels read them, and networks that stay on the device."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends.base import Array, Params
+from mlp_accel.backends.cupy.device import Device
+from mlp_accel.backends.cupy.source import round_up
+from mlp_accel.backends.paths import PathRun, State, Task
+
+ALIGNMENT = 16
+"""Bytes that an asynchronous copy moves at a time, from a multiple of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """All samples: rows of pixels begin at every 16 bytes, padded with zeros where they do not by themselves; labels are int32."""
+
+    images: Array
+    labels: Array
+
+    @classmethod
+    def prepare(cls, gpu: Device, x: Array, y: Array) -> Data:
+        """`x` itself if it is laid out like this, else a copy."""
+        cp = gpu.cp
+        n, width = x.shape
+        stride = round_up(width, ALIGNMENT) if x.dtype == np.uint8 else width
+        images = x
+        if not x.flags.c_contiguous or stride != width or x.data.ptr % ALIGNMENT:
+            images = cp.zeros((n, stride), x.dtype)
+            images[:, :width] = x
+        return cls(images, y.astype(np.int32))
+
+
+class FusedRun(PathRun):
+    """A training run by own kernels.
+
+    Parameters
+    ----------
+    gpu : Device
+    task : Task
+    states : sequence of State
+        On the host.
+
+    Attributes
+    ----------
+    networks : array (networks, 1 + n_slots, n_parameters)
+        Of each network the parameters, weights and bias of each layer in turn, and laid out alike each of their slots.
+    """
+
+    def __init__(self, gpu: Device, task: Task, states: Sequence[State]) -> None:
+        self.gpu, self.task = gpu, task
+        self.networks = gpu.cp.asarray(np.stack([packed(state, task.rule.n_slots) for state in states]))
+        self._scalars: tuple[npt.NDArray[np.float64], Array] | None = None
+
+    def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        cp = self.gpu.cp
+        with self.gpu.training_stream():
+            if self._scalars is None or not np.array_equal(self._scalars[0], scalars):  # often those of the epoch before
+                self._scalars = scalars, cp.asarray(scalars.astype(np.float32))
+            losses, hits = (cp.empty(scalars.shape[:2], np.float64) for _ in range(2))
+            self._train(cp.asarray(orders.astype(np.int32)), self._scalars[1], losses, hits)
+            return losses, hits
+
+    @abstractmethod
+    def _train(self, orders: Array, scalars: Array, losses: Array, hits: Array) -> None:
+        """Train every network; all arrays are on the device and have a row for each of them."""
+
+    def states(self) -> list[State]:
+        with self.gpu.training_stream():
+            host = self.gpu.cp.asnumpy(self.networks)
+        return [unpacked(network, self.task.layer_sizes) for network in host]
+
+    def keep(self, networks: Sequence[int]) -> None:
+        with self.gpu.training_stream():
+            self.networks = self.gpu.cp.stack([self.networks[network] for network in networks])
+
+
+def packed(state: State, n_slots: int) -> npt.NDArray[np.float32]:
+    """A network as one array ``(1 + n_slots, n_parameters)``: see `FusedRun`."""
+    planes = [state.params, *([layer[slot] for layer in state.slots] for slot in range(n_slots))]
+    return np.stack([np.concatenate([np.asarray(a, np.float32).ravel() for pair in plane for a in pair]) for plane in planes])
+
+
+def unpacked(network: npt.NDArray[Any], layer_sizes: Sequence[int]) -> State:
+    """The reverse: views of the array."""
+    params, *slots = (_layers(plane, layer_sizes) for plane in network)
+    return State(params, [[plane[layer] for plane in slots] for layer in range(len(params))])
+
+
+def _layers(plane: npt.NDArray[Any], layer_sizes: Sequence[int]) -> Params:
+    layers, start = [], 0
+    for n_in, n_out in pairwise(layer_sizes):
+        middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
+        layers.append((plane[start:middle].reshape(n_in, n_out), plane[middle:end]))
+        start = end
+    return layers

@@ -1,0 +1,184 @@
+"""The Numba backend: kernels compiled for this CPU, on every core. They are in `jit`, which is imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, partial
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from mlp_accel.activations import Activation
+from mlp_accel.backends.base import GRADIENTS, Array, Backend, Result
+from mlp_accel.backends.paths import EpochPath
+from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
+from mlp_accel.optimizers import Rule
+
+NO_SLOTS = np.empty((2, 0), np.int64)
+
+
+class NumbaBackend(Backend):
+    """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
+
+    name = "numba"
+    path_names = ("sparse",)
+    xp: Any = np
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__(dtype)
+        self._zeros = np.zeros(0, dtype)
+
+    @classmethod
+    def probe(cls) -> None:
+        mend = "python -m pip install --upgrade numba"
+        try:
+            backend = cls()
+            importlib.import_module("mlp_accel.backends.numba.ops")
+        except ModuleNotFoundError as error:
+            cause = "not installed" if error.name == "numba" else "broken installation"
+            raise BackendUnavailableError(cls.name, cause, str(error), mend) from error
+        except Exception as error:  # an import may fail in any way: a NumPy too new, a library that does not load
+            raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", mend) from error
+        x, weights = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 2), np.float32)
+        try:
+            result, _ = backend.dense(x, weights, np.zeros(2, np.float32))
+        except Exception as error:
+            raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", mend) from error
+        if not np.array_equal(result, x @ weights):
+            raise BackendUnavailableError(cls.name, "a kernel failed", "a product has wrong numbers", mend)
+
+    @contextmanager
+    def limit_threads(self, count: int) -> Iterator[None]:
+        numba = self._compiler.numba
+        limit = numba.config.NUMBA_NUM_THREADS
+        if count > limit:
+            source = f"NUMBA_NUM_THREADS={limit}" if "NUMBA_NUM_THREADS" in os.environ else f"this process may use {limit} cores"
+            raise SettingError(f"{count} threads are too many for the numba backend: {source}")
+        before = numba.get_num_threads()
+        numba.set_num_threads(count)
+        try:
+            with threadpoolctl.threadpool_limits(count, user_api="blas"):
+                yield
+        finally:
+            numba.set_num_threads(before)
+
+    def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Kernels release Python's lock, and a job that has its own thread waits at no barrier."""
+        if self._n_tasks == 1 or len(jobs) == 1:
+            return super().spread(jobs)
+        only_one = partial(self._compiler.numba.set_num_threads, 1)  # it counts for the thread that says so
+        with ThreadPoolExecutor(self._n_tasks, initializer=only_one) as pool:
+            return [result.result() for result in [pool.submit(job) for job in jobs]]
+
+    def versions(self) -> dict[str, str]:
+        compiler = self._compiler
+        return {
+            "numba": compiler.numba.__version__,
+            "llvmlite": metadata.version("llvmlite"),
+            "numba_threading_layer": compiler.threading_layer(),
+            "numba_target": f"{compiler.CPU}, vectors of {compiler.VECTOR_BYTES} bytes",
+        }
+
+    @property
+    def paths(self) -> Sequence[EpochPath]:
+        return (importlib.import_module("mlp_accel.backends.numba.paths.sparse.path").SparsePath(self),)
+
+    def asarray(self, array: Any) -> Array:
+        result = np.ascontiguousarray(super().asarray(array))
+        return result if result.flags.writeable else result.copy()  # kernels would be compiled once more for it
+
+    def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
+        return table.astype(self.dtype)
+
+    def join(self, values: Sequence[Any]) -> Array:
+        return np.array(values, np.float64)
+
+    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
+        _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each row of x", x, y)
+        labels = y[rows]  # NumPy checks the range of the rows, for the kernel too
+        result = self.empty((rows.shape[0], x.shape[1]))
+        if x.dtype != np.uint8:
+            return np.take(x, rows, axis=0, out=result, mode="wrap"), labels
+        self._ops.gather_pixels(_c(x), _c(rows), self.float_dtype(1.0 / 255.0), result)
+        return result, labels
+
+    def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
+        _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
+        inputs = self._real(x, weights, bias)
+        sums = self.empty((x.shape[0], weights.shape[1]))
+        outputs = self.empty(sums.shape) if activation is not None and activation.of_input else sums
+        activate = 0 if activation is None else self._generated.activation_addresses(activation, self.dtype).activate
+        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, self._n_tasks, sums, outputs)
+        return outputs, sums
+
+    def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
+        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each row", y, logits)
+        notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
+        delta = self.empty(logits.shape)
+        return delta, *self._ops.classify(*self._real(logits), _c(y), notebook, delta)
+
+    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
+        fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
+        _need(fits, "errors, weights and outputs do not fit", delta, weights, kept)
+        error = self.empty(kept.shape)
+        times_slope = self._generated.activation_addresses(activation, self.dtype).times_slope
+        self._ops.hidden_delta(*self._real(delta, weights, kept), times_slope, self._n_tasks, error)
+        return error
+
+    def update(
+        self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
+    ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
+        shapes = (x.shape[1], delta.shape[1]), delta.shape[1:]
+        fits = x.shape[:1] == delta.shape[:1] and all((w.shape, b.shape) == shapes for w, b in (params, *slots))
+        _need(fits and len(slots) == rule.n_slots, "parameters, slots, inputs and errors do not fit", *params, x, delta)
+        weights, bias = self._real(*params)
+        pairs = [tuple(self._real(*pair)) for pair in slots]
+        places = np.array([[w.ctypes.data for w, _ in pairs], [b.ctypes.data for _, b in pairs]], np.int64) if pairs else NO_SLOTS
+        zeros = self._zeros
+        if zeros.shape[0] < delta.shape[1]:
+            zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)
+        grad, bias_grad = self.empty(shapes[0]), self.empty(shapes[1])
+        own = (self._generated.rule_address(rule, self.dtype), *self._real(x, delta), zeros, *self._real(scalars))
+        self._ops.update(*own, places, self._n_tasks, weights, bias, grad, bias_grad)
+        return (weights, bias), pairs
+
+    @cached_property
+    def _generated(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.numba.generated")
+
+    @cached_property
+    def _ops(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.numba.ops")
+
+    @cached_property
+    def _compiler(self) -> Any:
+        return importlib.import_module("mlp_accel.backends.numba.compiler")
+
+    @property
+    def _n_tasks(self) -> int:
+        return int(self._compiler.usable_threads())
+
+    def _real(self, *arrays: Array) -> list[Array]:
+        """Arrays as the kernels, which know addresses alone, read them."""
+        return [
+            a if a.dtype == self.dtype and a.flags.c_contiguous else np.ascontiguousarray(a, dtype=self.dtype)
+            for a in map(np.asarray, arrays)
+        ]
+
+
+def _c(array: Array) -> npt.NDArray[Any]:
+    """The kernels are compiled for C order; another order would compile them once more."""
+    return np.ascontiguousarray(array)
+
+
+def _need(fits: bool, problem: str, *arrays: Array) -> None:
+    """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write."""
+    if not fits:
+        raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")

@@ -1,0 +1,236 @@
+"""How the kernels are compiled: for this CPU, with these floating-point rules, and cached where nothing stale can be found."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+import numba as _numba
+from numba.core import cpu_options as _cpu_options
+from numba.core.registry import cpu_target
+
+numba: Any = _numba  # its types are incomplete
+cpu_options: Any = _cpu_options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
+
+MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
+"""Not ``fastmath=True``: its nnan and ninf make isnan() lie."""
+
+EXACT_MATH = {"contract", "nsz"}
+"""For what is computed element by element: a division is the same in a vector and outside of one, so how work is shared out does
+not show in the bits."""
+
+_UNFUSED = cpu_options.ParallelOptions({"fusion": False})
+"""Numba would join parallel loops, not seeing what one leaves in memory for the next. (Each compilation empties a dict.)"""
+
+logger = logging.getLogger("mlp_accel")
+
+c_functions: list[Any] = []
+"""What `c_function` has compiled in this process, kept alive: kernels call their raw addresses."""
+
+TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
+FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.startswith("+"))
+VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
+"""Width of the vectors that the kernels are written in; 16 is that of SSE2 and of ARM's NEON."""
+
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # in the order of how fast a region starts
+
+
+def _fingerprint() -> str:
+    """Of everything that compiled code depends on: Numba itself looks at the file of a function, not at what it calls."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    versions = (numba.__version__, metadata.version("llvmlite"), TRIPLE, CPU, _features, str(numba.config.OPT))
+    digest.update("\0".join(versions).encode())
+    return digest.hexdigest()[:16]
+
+
+def _cache_root() -> Path:
+    own, numbas = os.environ.get(CACHE_VARIABLE, "").strip(), os.environ.get("NUMBA_CACHE_DIR", "").strip()
+    if own:
+        return Path(own)
+    if numbas:
+        return Path(numbas)
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "mlp_accel"
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept, or None if nothing can be written there, which is logged."""
+    try:
+        folder = _cache_root() / f"numba-{_fingerprint()}"
+        new = not folder.exists()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _refuse_foreign(folder)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        logger.warning("kernels are compiled at every start, because no cache can be written: %s; set %s", error, CACHE_VARIABLE)
+        return None
+    if new:
+        logger.warning("compiling kernels for this CPU, once, when each is first used; they are kept in %s", folder)
+    return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Numba unpickles what it finds in its cache, so whoever can write there can run code here."""
+    if not hasattr(os, "getuid"):
+        return
+    status = folder.stat()
+    if status.st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to somebody else")
+    if status.st_mode & 0o022:
+        raise OSError(f"others may write to {folder} (chmod go-w changes that)")
+
+
+@contextmanager
+def _caching() -> Iterator[bool]:
+    """Numba reads its global setting when a function is decorated; other people's functions must not see ours."""
+    folder = cache_folder()
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or numba.config.CACHE_DIR)
+    try:
+        yield folder is not None
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def jit(*, math: set[str] = MATH) -> Callable[[F], F]:
+    """`numba.njit` by the rules of this project.
+
+    A kernel cannot allocate memory (Numba's option ``_nrt``), so no references to its arrays are counted, which would take time to
+    compile and to run.
+    """
+    return functools.partial(_compile, math=math, parallel=False)
+
+
+def _compile(function: F, math: set[str], parallel: bool) -> F:
+    with _caching() as cache:
+        options = {"fastmath": math, "error_model": "numpy", "nogil": True, "cache": cache, "_nrt": False}
+        if parallel:
+            options["parallel"] = _UNFUSED
+        return cast(F, numba.njit(**options)(function))
+
+
+def c_function(function: Callable[..., int], signature: Any, math: set[str] = MATH) -> Any:
+    """Compile `function` for one signature as a C function, whose ``address`` others can call without being compiled with it.
+
+    Numba links what a kernel calls into it and has LLVM improve all of it again, several times over for parallel loops: behind an
+    address it is left alone.
+    """
+    with _caching() as cache:
+        compiled = numba.cfunc(signature, fastmath=math, error_model="numpy", cache=cache, _nrt=False)(function)
+    c_functions.append(compiled)
+    return compiled
+
+
+def inlined(function: F) -> F:
+    """A part of a kernel, put into it statement by statement and compiled by its rules.
+
+    As a function of its own, Numba would compile it and have LLVM improve it twice: by itself, and again in each caller.
+    """
+    return cast(F, numba.njit(inline="always")(function))
+
+
+class ParallelKernel:
+    """A function over ``prange`` in two versions, for many threads and for one.
+
+    The one-thread version runs where one thread is asked for, and in a forked child: GNU OpenMP ends a child that uses threads of
+    its parent.
+
+    Attributes
+    ----------
+    parallel, serial : dispatcher
+        As Numba compiles them.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.parallel = _compile(function, math=MATH, parallel=True)
+        self.serial = _compile(_renamed(function), math=MATH, parallel=False)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if usable_threads() == 1:
+            return self.serial(*arguments)
+        with _parallel_region():
+            return self.parallel(*arguments)
+
+
+def _renamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy with a name of its own: Numba's files on disk go by the name."""
+    copy = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
+    copy.__qualname__ = f"{function.__qualname__}_serial"
+    copy.__module__ = function.__module__
+    return copy
+
+
+def usable_threads() -> int:
+    """Threads that a kernel called now may use."""
+    return 1 if _process.forked else int(numba.get_num_threads())
+
+
+class _Process:
+    """What must be known about this process to start threads in it."""
+
+    forked = False
+    lock = threading.Lock()
+
+
+_process = _Process()
+
+
+def _after_fork() -> None:
+    _process.lock = threading.Lock()  # another thread of the parent may have held it
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # no kernel has run: the threads will be this process's own
+        return
+    if layer == "omp" and not _process.forked:
+        _process.forked = True
+        logger.warning("this process was forked after kernels had run in its parent: it computes on one thread; spawn it instead")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def _parallel_region() -> Iterator[None]:
+    """Numba's workqueue ends the process when two Python threads enter it; the other layers let them."""
+    try:
+        alone = numba.threading_layer() == "workqueue"
+    except ValueError:  # this is the call that chooses it
+        alone = True
+    with _process.lock if alone else nullcontext():
+        yield
+
+
+def threading_layer() -> str:
+    """What Numba runs parallel kernels with; it decides when the first of them runs."""
+    if not _process.forked:
+        _start_threads()
+    return str(numba.threading_layer())
+
+
+def _start_threads() -> None:
+    numba.njit(parallel=True)(_empty_region)()
+
+
+def _empty_region() -> None:
+    for _ in numba.prange(1):
+        pass

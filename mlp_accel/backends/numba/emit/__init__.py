@@ -1,0 +1,1 @@
+"""What LLVM does not bring to full speed by itself, written on vectors."""

@@ -1,0 +1,1 @@
+"""The faster paths of the Numba backend, a folder each."""

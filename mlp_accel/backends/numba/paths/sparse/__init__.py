@@ -1,0 +1,1 @@
+"""Whole epochs on images whose pixels are mostly zero."""

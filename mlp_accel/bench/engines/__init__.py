@@ -1,0 +1,1 @@
+"""What is measured: engines, each a process of its own."""

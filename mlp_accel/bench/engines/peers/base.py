@@ -1,0 +1,164 @@
+"""What a peer is: a library that trains the same network on the same data, behind the methods of an engine."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import metadata
+from time import perf_counter
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from mlp_accel.backends import get_backend
+from mlp_accel.datasets import Dataset, load
+from mlp_accel.errors import PeerUnavailableError
+from mlp_accel.network import init_params
+from mlp_accel.training.train import evaluate
+
+HostParams = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+"""``(weights (n_in, n_out), bias (n_out,))`` for each layer, as NumPy arrays."""
+
+WARM_UP_STEPS = 2
+
+
+class Peer(ABC):
+    """Another library as an engine of the benchmark.
+
+    All peers start from the same weights as the backends. The order of the samples is each one's own. Pixels are scaled and
+    converted once, before the first epoch, because that is what their users do.
+
+    Parameters
+    ----------
+    config : dict
+        As in the result file.
+
+    Raises
+    ------
+    PeerUnavailableError
+        If its library is missing, or it has no form of what `config` asks for.
+    """
+
+    modules: ClassVar[Sequence[str]]
+    """What to import, the main one first."""
+
+    distributions: ClassVar[Sequence[str]]
+    """What to report the version of."""
+
+    form: ClassVar[str]
+    """How it is used, for people."""
+
+    activations: ClassVar[Sequence[str]] = ("tanh", "relu", "sigmoid")
+    gradients: ClassVar[Sequence[str]] = ("exact",)
+    data: Dataset
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.layer_sizes: list[int] = config["layer_sizes"]
+        self.activation: str = config["activation"]
+        self.gradient: str = config["gradient"]
+        self.dtype: str = config["dtype"]
+        self.batch_size: int = min(config["batch_size"], config["n_train"])
+        self.learning_rate: float = config["learning_rate"]
+        self.seed: int = config["seed"]
+        self.threads: int = config["threads"]
+        self.config = config
+        self.check_settings()
+        self.prepare_import()
+        self.package = self._import()
+        self.limit_threads()
+
+    # What each peer writes ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
+        """Take the data as arrays of the library; `x` is of the dtype of the training."""
+
+    @abstractmethod
+    def start(self, params: HostParams) -> None:
+        """Begin a training from these weights."""
+
+    @abstractmethod
+    def epoch(self) -> tuple[float, float | None]:
+        """Train on every sample once, in a fresh random order, and wait until it is done.
+
+        Returns
+        -------
+        loss, accuracy
+            Means over the samples, taken before the update by their minibatch; None if the library does not give it.
+        """
+
+    @abstractmethod
+    def params(self) -> HostParams:
+        """The parameters as they are now, copied."""
+
+    def limit_threads(self) -> None:
+        """Compute with `self.threads` CPU threads and no more."""
+        threadpoolctl.threadpool_limits(self.threads)
+
+    def prepare_import(self) -> None:
+        """Set what must be set before the library is imported."""
+        return  # most libraries need nothing
+
+    def check_settings(self) -> None:
+        """Raise `PeerUnavailableError` for settings that this peer has no form of."""
+        if self.activation not in self.activations:
+            raise PeerUnavailableError(f"it has no {self.activation}, only {', '.join(self.activations)}")
+        if self.config["optimizer"] != "sgd" or self.config["weight_decay"]:
+            raise PeerUnavailableError("it trains with plain SGD only: no other optimizer, and no weight decay")
+        if self.gradient not in self.gradients:
+            raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
+
+    # What the worker calls ----------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> dict[str, Any]:
+        """Two steps on noise: with them every library is loaded and every kernel compiled."""
+        rng = np.random.default_rng(0)
+        n = min(WARM_UP_STEPS * self.batch_size, self.config["n_train"])
+        self.place(rng.random((n, self.layer_sizes[0])).astype(self.dtype), rng.integers(0, self.layer_sizes[-1], n))
+        self.start(self._initial_params())
+        self.epoch()
+        return {"device": "cpu", "form": self.form}
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries."""
+        return {name: metadata.version(name) for name in self.distributions}
+
+    def load(self) -> dict[str, Any]:
+        """Read the data, scale and convert it, and begin the training."""
+        self.data = load(self.config["data"])
+        x = self.data.x_train
+        begin = perf_counter()
+        if x.dtype == np.uint8:
+            x = np.multiply(x, 1 / 255, dtype=self.dtype)
+        self.place(np.ascontiguousarray(x, dtype=self.dtype), self.data.y_train)
+        seconds = perf_counter() - begin
+        self.start(self._initial_params())
+        return {"transfer_seconds": seconds}
+
+    def restart(self, seed: int) -> dict[str, Any]:
+        """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
+        self.seed = seed
+        self.start(self._initial_params())
+        return {}
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and accuracy on the test set of the parameters it has reached, computed by our NumPy backend."""
+        backend = get_backend("numpy", "float64")
+        loss, accuracy = evaluate(backend, self.params(), self.data.x_test, self.data.y_test, self.activation)
+        return {"test_loss": loss, "test_accuracy": accuracy}
+
+    def _initial_params(self) -> HostParams:
+        return [(w.astype(self.dtype), b.astype(self.dtype)) for w, b in init_params(self.layer_sizes, self.seed)]
+
+    def _import(self) -> ModuleType:
+        try:
+            modules = [importlib.import_module(name) for name in self.modules]
+        except Exception as error:  # a library may fail to import in any way
+            missing = isinstance(error, ModuleNotFoundError)
+            cause = f"not installed ({error})" if missing else f"it cannot be imported ({type(error).__name__}: {error})"
+            raise PeerUnavailableError(f"{cause}. To mend it: python -m pip install 'mlp-accel[peers]'") from error
+        return modules[0]

@@ -1,0 +1,108 @@
+"""NumPy by hand: the loop that somebody writes who knows NumPy well and has only this network to train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.bench.engines.peers.base import HostParams, Peer
+
+Array = npt.NDArray[Any]
+
+
+class NumpyHandwrittenPeer(Peer):
+    """Minibatches gathered into a buffer, products into buffers, the learning rate folded into the error."""
+
+    modules = ("numpy",)
+    distributions = ("numpy",)
+    form = "hand-written loop"
+    gradients = ("exact", "notebook")
+
+    def place(self, x: Array, y: npt.NDArray[np.int64]) -> None:
+        self.x, self.y = x, y
+
+    def start(self, params: HostParams) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.layers = [(weights.copy(), bias.copy()) for weights, bias in params]
+        size = min(self.batch_size, len(self.x))
+        self.outputs = [np.empty((size, n), self.dtype) for n in self.layer_sizes]
+        self.deltas = [np.empty((size, n), self.dtype) for n in self.layer_sizes]
+        self.grads = [np.empty_like(weights) for weights, _ in self.layers]
+        self.samples = np.arange(size)
+
+    def epoch(self) -> tuple[float, float | None]:
+        n = len(self.x)
+        order = self.rng.permutation(n)
+        loss = hits = 0.0
+        for start in range(0, n, self.batch_size):
+            batch_loss, batch_hits = self._step(order[start : start + self.batch_size])
+            loss += batch_loss
+            hits += batch_hits
+        return float(loss) / n, float(hits) / n
+
+    def _step(self, rows: Array) -> tuple[Any, Any]:
+        m = len(rows)
+        outputs, samples = [a[:m] for a in self.outputs], self.samples[:m]
+        np.take(self.x, rows, axis=0, out=outputs[0], mode="clip")  # any other mode copies once more
+        y = self.y[rows]
+        for layer, (weights, bias) in enumerate(self.layers):
+            z = np.matmul(outputs[layer], weights, out=outputs[layer + 1])
+            z += bias
+            if layer < len(self.layers) - 1:
+                self._activate(z)
+        hits = np.count_nonzero(z.argmax(axis=1) == y)
+        z -= z.max(axis=1, keepdims=True)
+        of_label = z[samples, y]
+        np.exp(z, out=z)
+        sums = z.sum(axis=1, keepdims=True)
+        loss = np.log(sums).sum() - of_label.sum()
+        z /= sums
+        self._backward(outputs, self._output_delta(z, samples, y))
+        return loss, hits
+
+    def _activate(self, z: Array) -> None:
+        if self.activation == "tanh":
+            np.tanh(z, out=z)
+        elif self.activation == "relu":
+            np.maximum(z, 0, out=z)
+        else:
+            np.negative(z, out=z)
+            np.exp(z, out=z)
+            z += 1
+            np.reciprocal(z, out=z)
+
+    def _output_delta(self, y_hat: Array, samples: Array, y: Array) -> Array:
+        """Learning rate times the error at the logits, written over the probabilities."""
+        if self.gradient == "notebook":
+            slope = y_hat * (1 - y_hat)
+            slope *= self.learning_rate
+            y_hat[samples, y] -= 1
+            y_hat *= slope
+        else:
+            y_hat[samples, y] -= 1
+            y_hat *= self.learning_rate / len(y)
+        return y_hat
+
+    def _backward(self, outputs: list[Array], delta: Array) -> None:
+        for layer in reversed(range(len(self.layers))):
+            weights, bias = self.layers[layer]
+            a, error = outputs[layer], delta
+            if layer:
+                delta = np.matmul(error, weights.T, out=self.deltas[layer][: len(error)])
+            weights -= np.matmul(a.T, error, out=self.grads[layer])
+            bias -= error.sum(axis=0)
+            if layer:
+                delta *= self._slope(a)
+
+    def _slope(self, a: Array) -> Array:
+        """Derivative of the activation, from what it put out."""
+        if self.activation == "relu":
+            return np.greater(a, 0)
+        square = a * a
+        np.subtract(1 if self.activation == "tanh" else a, square, out=square)
+        return square
+
+    def params(self) -> HostParams:
+        return [(weights.copy(), bias.copy()) for weights, bias in self.layers]

@@ -1,0 +1,1 @@
+"""The command `ab`: whether one build is slower than another."""

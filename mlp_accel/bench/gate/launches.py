@@ -1,0 +1,218 @@
+"""Is one build slower than another? Launches of three workers that take turns: the base, the head, and the base again as a control.
+
+Times of identical code differ from process to process and drift from minute to minute, so the launch is the unit: each starts
+fresh workers, and gives one number, the median of its rounds. What the numbers mean is decided in `paired`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.bench.checks import losses_differ
+from mlp_accel.bench.engines.engine import Engine, EngineError
+from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, Verdict, combine, judge, log_ratios, median_interval
+from mlp_accel.datasets import load
+from mlp_accel.network import init_params
+
+BASE, HEAD, CONTROL = "base", "head", "control"
+LAUNCHES, ROUNDS = 10, 100
+
+SAMPLES = 5120
+"""Of the training set: 40 minibatches of 128 take 3 to 20 ms, so that the turns of the builds follow each other closely and a gate
+takes a minute or two. In exchange, what an epoch costs once weighs more than in a whole one, and the data fits the caches."""
+
+EPOCH_TIMEOUT = 300.0
+"""Seconds after which a worker counts as hung; the first launch also compiles."""
+
+Listener = Callable[[str], object]
+
+
+class LaunchError(Exception):
+    """A launch gave no times; the message says which worker failed, and why."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launch found.
+
+    Attributes
+    ----------
+    seconds : dict
+        Seconds per epoch of each worker, in the order of the rounds.
+    paths : dict
+        How each worker trained, in the words of its build.
+    """
+
+    seconds: dict[str, list[float]]
+    paths: dict[str, str]
+
+
+def write_inputs(path: Path, config: dict[str, Any]) -> str:
+    """Write what the workers train on: `SAMPLES` of ``config["data"]``, and parameters for ``config["hidden"]``.
+
+    Returns
+    -------
+    str
+        Name of the data set.
+    """
+    data = load(config["data"])
+    params = init_params([data.n_in, *config["hidden"], data.n_classes], config["seed"])
+    arrays: dict[str, Any] = {"x": data.x_train[:SAMPLES], "y": data.y_train[:SAMPLES]}
+    for i, (weights, bias) in enumerate(params):
+        arrays |= {f"w{i}": weights, f"b{i}": bias}
+    np.savez(path, **arrays)
+    return data.name
+
+
+def run_gate(
+    base: Path,
+    head: Path,
+    config: dict[str, Any],
+    *,
+    threshold: float,
+    launches: int = LAUNCHES,
+    rounds: int = ROUNDS,
+    listen: Listener = lambda _: None,
+) -> dict[str, Any]:
+    """Decide whether the package in `head` trains slower than the one in `base`.
+
+    Parameters
+    ----------
+    base, head : Path
+        Folders that hold an installed package.
+    config : dict
+        As `BuildEngine` takes it.
+    threshold : float
+        Slowdowns up to this one do not matter: 0.03 is 3 %.
+    launches, rounds : int
+        How often to start the workers, and epochs of each worker in a launch.
+    listen : callable
+        Gets a line for each launch.
+
+    Returns
+    -------
+    dict
+        ``backend``, ``verdict``, ``reason``, ``paths`` (of the builds) and ``runs``: a list of one run, or two if the first was
+        suspicious, each as `Verdict.to_dict` with its ``launches``.
+    """
+    builds = {BASE: base, HEAD: head, CONTROL: base}
+    rng = random.Random(config["seed"])
+    result: dict[str, Any] = {"backend": config["backend"], "paths": {}, "runs": []}
+
+    def run() -> Verdict:
+        summaries: list[dict[str, Any]] = []
+        for number in range(1, launches + 1):
+            launch = run_launch(builds, config, rounds, rng)
+            result["paths"] = {name: launch.paths[name] for name in (BASE, HEAD)}
+            summaries.append(summary := summarize(launch.seconds))
+            moved = {name: f"{math.expm1(summary[name]['log_ratio']):+.1%}" for name in (HEAD, CONTROL)}
+            listen(f"{config['backend']} launch {number}/{launches}: {moved[HEAD]}, control {moved[CONTROL]}")
+        change, control = ([launch[name]["log_ratio"] for launch in summaries] for name in (HEAD, CONTROL))
+        verdict = judge(change, control, threshold)
+        result["runs"].append({**verdict.to_dict(), "launches": summaries})
+        return verdict
+
+    try:
+        first = run()
+        verdict, reason = first.verdict, first.reason
+        if verdict != NO_SLOWDOWN:
+            listen(f"{config['backend']}: {reason}; once more, to be sure")
+            second = run()
+            verdict, reason = combine(first.verdict, second.verdict), f"{first.reason}; once more: {second.reason}"
+    except LaunchError as error:
+        verdict, reason = INCONCLUSIVE, f"a run failed: {error}"
+    return {**result, "verdict": verdict, "reason": reason}
+
+
+def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """One launch: of each worker its ``seconds``, and of all but the base the median ``log_ratio`` to it with its ``interval``."""
+    summary: dict[str, dict[str, Any]] = {BASE: {"seconds": seconds[BASE]}}
+    for name in seconds:
+        if name != BASE:
+            ratios = log_ratios(seconds[name], seconds[BASE])
+            summary[name] = {
+                "seconds": seconds[name],
+                "log_ratio": float(np.median(ratios)),
+                "interval": median_interval(ratios),
+            }
+    return summary
+
+
+def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
+    """Start one worker for each build, and time `rounds` epochs of each, in a new random order every round.
+
+    While one of them works the others are stopped.
+
+    Parameters
+    ----------
+    builds : dict
+        Name of the worker, and the folder that its package is in.
+    config : dict
+        As `BuildEngine` takes it, but for ``cores``.
+    rounds : int
+        Epochs of each worker.
+    rng : random.Random
+        For the order.
+
+    Returns
+    -------
+    Launch
+
+    Raises
+    ------
+    LaunchError
+        If a worker fails, or two of them do not compute the same.
+    """
+    names = list(builds)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    first_loss, paths = {}, {}
+    config = {**config, "cores": _same_cores(config["threads"], rng)}
+    with ExitStack() as stack:
+        engines = {}
+        for name in rng.sample(names, len(names)):
+            engines[name] = _started(name, builds[name], stack)
+            _call(engines[name], name, "create", config)
+            started = _call(engines[name], name, "warm_up")
+            first_loss[name], paths[name] = started["loss"], started["path"]
+        for name in names[1:]:
+            problem = losses_differ([first_loss[name]], [first_loss[names[0]]])
+            if problem:
+                raise LaunchError(f"{name} does not compute what {names[0]} computes, so their times say nothing: {problem}")
+        for _ in range(rounds):
+            for name in rng.sample(names, len(names)):
+                answer = _call(engines[name], name, "epoch")
+                if not math.isfinite(answer["loss"]):
+                    raise LaunchError(f"{name}: the loss became {answer['loss']}")
+                seconds[name].append(answer["seconds"])
+    return Launch(seconds, paths)
+
+
+def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
+    """Cores for all workers of a launch, which never compute at the same time: a neighbour on a core of one is on that of all."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return rng.sample(sorted(os.sched_getaffinity(0)), threads)
+
+
+def _started(name: str, build: Path, stack: ExitStack) -> Engine:
+    worker = Path(__file__).with_name("worker.py")
+    engine = Engine([sys.executable, "-P", str(worker), str(build)], timeout=EPOCH_TIMEOUT)
+    stack.callback(engine.close)
+    return engine
+
+
+def _call(engine: Engine, name: str, command: str, *arguments: Any) -> dict[str, Any]:
+    try:
+        return engine.call(command, *arguments)
+    except EngineError as error:
+        raise LaunchError(f"{name}: {error.reason}") from error

@@ -1,0 +1,230 @@
+"""``mlp-accel ab``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlp_accel import backends
+from mlp_accel.backends import threads
+from mlp_accel.backends.paths import AUTO
+from mlp_accel.cli.console import output_console
+from mlp_accel.cli.exit_codes import DIFFERENT, INCONCLUSIVE, OK, UNAVAILABLE
+from mlp_accel.cli.options import (
+    Activation,
+    BackendList,
+    BatchSize,
+    Data,
+    DType,
+    Hidden,
+    JsonFile,
+    Momentum,
+    Optimizer,
+    PlotFile,
+    WeightDecay,
+    backends_to_measure,
+    check_outputs,
+    find_path,
+    read_settings,
+)
+from mlp_accel.errors import SettingError
+from mlp_accel.files import write_json
+from mlp_accel.training.recipes import RECIPES, Recipe
+
+SETTINGS = ("hidden", "activation", "gradient", "dtype", "batch_size", "seed")
+HARNESS = "mlp_accel/harness.py"
+OLDER_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+"""Those of the commits that have no harness; they have plain SGD alone."""
+
+
+def ab(
+    base: Annotated[str, typer.Option(metavar="REF", help="The commit to compare with: a branch, a tag or a hash")],
+    backend_list: BackendList = None,
+    threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%",
+    launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10,
+    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100,
+    data: Data = None,
+    hidden: Hidden = None,
+    activation: Activation = None,
+    dtype: DType = None,
+    batch_size: BatchSize = None,
+    optimizer: Optimizer = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="Train by this path in both builds; a base that is too old to know it takes its own  "
+            "[default: $MLP_ACCEL_PATH, else the fastest of each backend]",
+            show_default=False,
+        ),
+    ] = None,
+    thread_option: Annotated[
+        int | None,
+        typer.Option("--threads", help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else 1, the steadiest]", show_default=False),
+    ] = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Is the working tree slower than a commit? Builds both and runs them in turns. Exit 0 no, 1 yes, 4 that cannot be said."""
+    from mlp_accel.bench.environment import environment
+    from mlp_accel.bench.gate import builds
+
+    limit = _parse_threshold(threshold)
+    _check_counts(launches, rounds)
+    settings = read_settings(
+        RECIPES["default"],
+        hidden,
+        activation=activation,
+        dtype=dtype,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    names, source = backends_to_measure(backend_list)
+    named = bool(backend_list or source)
+    path, names, note = find_path(path, names, named)
+    check_outputs(json_file, plot)
+    config = {
+        **{name: getattr(settings, name) for name in SETTINGS},
+        **settings.optimizer_settings(),
+        "path": path or AUTO,
+        "threads": _thread_count(thread_option),
+        "data": data,
+        "base": base,
+        "threshold": limit,
+        "launches": launches,
+        "rounds": rounds,
+    }
+    root = builds.checkout_root(Path.cwd())
+    commit = builds.resolve(root, base)
+    if not builds.has_file(root, commit, HARNESS):
+        _check_older_base(base, settings)
+    console = output_console(json_file)
+    console.print(f"is the working tree in {root} slower than {base} ({commit[:10]})?")
+    if note:
+        console.print(note)
+    result = {"schema": 1, "environment": environment() | {"base_commit": commit}, "config": config}
+    rows = result["results"] = _measure(root, commit, names, config, console.print)
+    if plot:
+        from mlp_accel.bench.gate.plot import plot_gate
+        from mlp_accel.plots import save_figure
+
+        save_figure(plot_gate(result), plot)
+    if json_file:
+        write_json(json_file, result)
+    for row in rows:
+        for line in _lines(row):
+            console.print(line)
+    for written in (plot, None if json_file == "-" else json_file):
+        if written:
+            console.print(f"wrote {written}")
+    raise typer.Exit(_exit_code(rows, named))
+
+
+def _measure(
+    root: Path, commit: str, names: Sequence[str], config: dict[str, Any], listen: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """The gate of every backend, in a temporary folder that is gone afterwards."""
+    from mlp_accel.bench.gate import builds
+    from mlp_accel.bench.gate.launches import run_gate, write_inputs
+    from mlp_accel.bench.gate.paired import INCONCLUSIVE as UNDECIDED
+
+    missing = {name: error for name in names if (error := backends.unavailable(name))}
+    rows = {
+        name: {"backend": name, "verdict": "unavailable", "reason": error.reason, "runs": []} for name, error in missing.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="mlp-accel-ab.") as temporary:
+        folder = Path(temporary)
+        inputs = folder / "inputs.npz"
+        config["data"] = write_inputs(inputs, config)
+        base, head = folder / "base-build", folder / "head-build"
+        try:
+            if len(missing) < len(names):
+                builds.export_commit(root, commit, folder / "base")
+                builds.install(folder / "base", base)
+                builds.export_working_tree(root, folder / "head")
+                builds.install(folder / "head", head)
+                listen("built both")
+            for name in names:
+                if name not in missing:
+                    gate = {**config, "backend": name, "inputs": str(inputs)}
+                    settings = {key: config[key] for key in ("threshold", "launches", "rounds")}
+                    rows[name] = run_gate(base, head, gate, **settings, listen=listen)
+        except builds.BuildError as error:
+            rows |= {
+                name: {"backend": name, "verdict": UNDECIDED, "reason": f"a build failed: {error}", "runs": []}
+                for name in names
+                if name not in missing
+            }
+    return [rows[name] for name in names]
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    """Verdict, paths, figures, and what could have been found."""
+    lines = [f"{row['backend']}: {row['verdict']}: {row['reason']}"]
+    if row.get("paths"):
+        lines.append(f"  trained by {', '.join(f'{name}: {path}' for name, path in row['paths'].items())}")
+    for run in row["runs"]:
+        low, high = run["change_interval"]
+        figures = f"change {run['change']:+.1%} (95% interval {low:+.1%} to {high:+.1%}), control {run['control']:+.1%}"
+        least = run["detectable"]
+        found = f"a slowdown of {least:.1%} or more" if least else "no slowdown: the launches differ too much"
+        lines.append(f"  {figures}; four times out of five it would find {found}")
+    return lines
+
+
+def _exit_code(rows: Sequence[dict[str, Any]], named: bool) -> int:
+    from mlp_accel.bench.gate.paired import INCONCLUSIVE as UNDECIDED
+    from mlp_accel.bench.gate.paired import SLOWER
+
+    verdicts = [row["verdict"] for row in rows]
+    if SLOWER in verdicts:
+        return DIFFERENT
+    if "unavailable" in verdicts and (named or set(verdicts) == {"unavailable"}):
+        return UNAVAILABLE
+    return INCONCLUSIVE if UNDECIDED in verdicts else OK
+
+
+def _check_older_base(base: str, settings: Recipe) -> None:
+    """Refuse what a base without a harness cannot train: it would cost two builds to find out."""
+    rule = settings.optimizer_settings()
+    if rule["optimizer"] != "sgd" or rule["weight_decay"]:
+        raise SettingError(f"the base {base!r} knows plain SGD alone; leave out --optimizer, --momentum and --weight-decay")
+    if settings.activation not in OLDER_ACTIVATIONS:
+        known = ", ".join(OLDER_ACTIVATIONS)
+        raise SettingError(f"the base {base!r} does not know the activation {settings.activation!r}; choose one of {known}")
+
+
+def _parse_threshold(text: str) -> float:
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 < value < 1:
+        raise SettingError(f"{text!r} from --threshold is no slowdown between 0% and 100%; write for example 3% or 0.03")
+    return value
+
+
+def _check_counts(launches: int, rounds: int) -> None:
+    from mlp_accel.bench.gate.paired import ALPHA, MIN_LAUNCHES, MIN_ROUNDS
+
+    if launches < MIN_LAUNCHES:
+        least = f"{MIN_LAUNCHES - 1} or fewer can never reach p < {ALPHA}, whatever they measure"
+        raise SettingError(f"--launches must be at least {MIN_LAUNCHES}; got {launches}: {least}")
+    if rounds < MIN_ROUNDS:
+        raise SettingError(f"--rounds must be at least {MIN_ROUNDS}; got {rounds}: fewer give no 95 % interval for their median")
+
+
+def _thread_count(option: int | None) -> int:
+    """One, unless somebody says otherwise: several threads wait for each other and for whatever else is running."""
+    if option is None and not os.environ.get(threads.ENVIRONMENT_VARIABLE, "").strip():
+        option = 1
+    return threads.thread_count(option, "--threads")

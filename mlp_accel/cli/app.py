@@ -1,0 +1,83 @@
+"""The command mlp-accel: its commands are in `mlp_accel.commands`, one module each."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+import mlp_accel
+from mlp_accel.cli.ab import ab
+from mlp_accel.cli.bench import bench
+from mlp_accel.cli.compare import compare
+from mlp_accel.cli.doctor import doctor
+from mlp_accel.cli.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
+from mlp_accel.cli.train import train
+from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
+from mlp_accel.files import discard_output, flush_output
+from mlp_accel.training.history import NonFiniteLossError
+
+app = typer.Typer(
+    help="Train multilayer perceptrons on NumPy, Numba or CuPy, and measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+for command in (train, bench, compare, ab, doctor):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False) -> None:
+    """Train multilayer perceptrons on NumPy, Numba or CuPy, and measure it."""
+    if version:
+        sys.stdout.write(f"mlp-accel {mlp_accel.__version__}\n")
+        raise typer.Exit
+
+
+def run() -> NoReturn:
+    """Run the command; an expected error is one message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × or – is no reason to lose a result
+    try:
+        try:
+            app()
+        finally:  # it ends with SystemExit
+            flush_output()
+        sys.exit(0)
+    except BackendUnavailableError as error:
+        _fail(error, UNAVAILABLE)
+    except NonFiniteLossError as error:
+        _fail(error, TRAINING_FAILED)
+    except MlpAccelError as error:
+        _fail(error, WRONG_USAGE)
+    except MemoryError as error:
+        _fail(MemoryError(f"out of memory: {error}; try smaller layers or batches"), WRONG_USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _report_bug()
+        discard_output()
+        _fail(OutputError(f"cannot write the output: {error.strerror}"), WRONG_USAGE)
+    except Exception:
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    sys.stderr.write("mlp-accel: this is a bug in mlp_accel; please report the lines above\n")
+    sys.exit(INTERNAL_ERROR)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    sys.stderr.write(f"mlp-accel: error: {error}\n")
+    sys.exit(code)

@@ -1,0 +1,111 @@
+"""What the commands show: progress, tables and lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from mlp_accel.backends.paths import AUTO
+from mlp_accel.files import end_quietly
+from mlp_accel.training.history import History
+
+
+class OutputConsole(Console):
+    """Ends quietly when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when a pipe is closed at the other end."""
+        end_quietly()
+
+
+def output_console(json_file: str | None) -> Console:
+    """Where people read: standard output, or standard error if JSON goes to standard output."""
+    dumb = False if os.environ.get("TERM") == "dumb" else None  # it cannot move the cursor: plain lines, as for a file
+    console = OutputConsole(stderr=json_file == "-", highlight=False, markup=False, soft_wrap=True, force_terminal=dumb)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width to keep to
+    return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
+    if "…" not in "".join(segment.text for segment in console.render(table)):
+        console.print(table)
+        return
+    console.print(str(table.title))
+    headings = [" ".join(str(column.header).replace("-\n", "").split()) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        name, *values = (str(cell) for cell in row)
+        console.print(f"{name}:", style="bold")
+        for heading, value in zip(headings[1:], values, strict=True):
+            console.print(f"  {heading}: {value}")
+
+
+def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, float]] | None = None) -> str:
+    """The last epoch in the notebook's form, beside what the notebook printed if that is given."""
+    epoch, loss, accuracy = len(history), history.loss[-1], history.accuracy[-1]
+    line = f"Epoch {epoch}/{epochs} - Loss: {loss:.4f} - Accuracy: {accuracy:.4f}"
+    if reference is None:
+        return line
+    if epoch not in reference:
+        return f"{line}   (the notebook's line is missing)"
+    return f"{line}   (notebook: {reference[epoch][0]:.4f}, {reference[epoch][1]:.4f})"
+
+
+@contextmanager
+def progress_bar(console: Console, total: int, label: str) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it yields with a note at each step.
+
+    It is drawn at these calls alone: a bar that moves by itself would disturb what is being timed.
+    """
+    note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), note)
+    with Progress(
+        *columns, console=console, expand=True, transient=True, auto_refresh=False, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(label, total=total, note="")
+        yield lambda note: progress.update(task, advance=1, note=note, refresh=True)
+
+
+def doctor_table(report: dict[str, Any]) -> Table:
+    """The backends as a table, one row each."""
+    table = Table(title=f"mlp_accel {report['mlp_accel']}, Python {report['python']}")
+    for heading in ("backend", "runs here", "details"):
+        table.add_column(heading)
+    for name, backend in report["backends"].items():
+        if backend["usable"]:
+            details = ", ".join(f"{key} {value}" for key, value in backend["versions"].items())
+            table.add_row(name, Text("yes", style="green"), f"{backend['device']}; {details}")
+        else:
+            table.add_row(name, Text("no", style="red"), backend["reason"])
+    return table
+
+
+def doctor_lines(report: dict[str, Any]) -> list[str]:
+    """How to mend what cannot run, in lines that can be copied; settings and data."""
+    selected, data = report["selected"], report["data"]
+    said = [finding["mend"] for finding in report["findings"]]
+    rows = report["backends"].items()
+    lines = [f"{name}, to mend it: {row['mend']}" for name, row in rows if not row["usable"] and row["mend"] not in said]
+    if selected is not None:
+        name = selected["backend"] or "none"
+        lines.append(f"selected: {name} (asked for: {selected['requested']}, by {selected['source']})")
+    if report["path"] != AUTO:
+        lines.append(f"path: {report['path']}")
+    if report["threads"] is not None:
+        lines.append(f"threads: {report['threads']} of {report['environment']['cores']} cores")
+    if data is not None:
+        lines.append(f"data: {data['name']}, {data['train']} training and {data['test']} test samples")
+    return lines
+
+
+def finding_lines(report: dict[str, Any]) -> list[str]:
+    """What is wrong and what mends it."""
+    return [f"problem: {finding['problem']}\n    to mend it: {finding['mend']}" for finding in report["findings"]]

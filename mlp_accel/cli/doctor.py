@@ -1,0 +1,26 @@
+"""``mlp-accel doctor``."""
+
+from __future__ import annotations
+
+import typer
+
+from mlp_accel.cli.console import doctor_lines, doctor_table, finding_lines, output_console, print_table
+from mlp_accel.cli.options import JsonFile, check_outputs
+from mlp_accel.files import write_json
+
+
+def doctor(json_file: JsonFile = None) -> None:
+    """Say what can run here, and how to mend the rest."""
+    from mlp_accel.doctor.report import examine
+
+    check_outputs(json_file)
+    report, verdict = examine()
+    console = output_console(json_file)
+    print_table(console, doctor_table(report))
+    for line in doctor_lines(report):
+        console.print(line)
+    for line in finding_lines(report):
+        console.print(line, style="red")
+    if json_file:
+        write_json(json_file, report)
+    raise typer.Exit(verdict)

@@ -1,0 +1,194 @@
+"""``mlp-accel train``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from mlp_accel import backends, datasets
+from mlp_accel.backends.paths import Taken
+from mlp_accel.backends.threads import thread_count
+from mlp_accel.cli.console import epoch_line, output_console, progress_bar
+from mlp_accel.cli.exit_codes import INTERRUPTED
+from mlp_accel.cli.options import (
+    Activation,
+    BatchSize,
+    Data,
+    DType,
+    Gradient,
+    Hidden,
+    JsonFile,
+    LearningRate,
+    Momentum,
+    Optimizer,
+    PlotFile,
+    Seed,
+    Threads,
+    WeightDecay,
+    check_outputs,
+    find_path,
+    read_settings,
+)
+from mlp_accel.errors import SettingError
+from mlp_accel.files import write_json
+from mlp_accel.schedules import SCHEDULES
+from mlp_accel.training.history import History, NonFiniteLossError
+from mlp_accel.training.notebook import printed_curve
+from mlp_accel.training.parameters import save_params
+from mlp_accel.training.recipes import RECIPES
+from mlp_accel.training.train import evaluate, mini_batch_sgd
+
+
+def train(
+    backend: Annotated[
+        str | None,
+        typer.Option(help="auto, numpy, numba or cupy  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="default, or notebook: the notebook's own settings; other options override it")
+    ] = "default",
+    data: Data = None,
+    hidden: Hidden = None,
+    activation: Activation = None,
+    gradient: Gradient = None,
+    dtype: DType = None,
+    threads: Threads = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set  [default: 5]", show_default=False)] = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    optimizer: Optimizer = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    schedule: Annotated[
+        str | None, typer.Option(help=f"Of the learning rate: {', '.join(SCHEDULES)}  [default: constant]", show_default=False)
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of all steps in which the learning rate rises, such as 0.2", show_default=False)
+    ] = None,
+    step_epochs: Annotated[
+        int | None, typer.Option(help="Epochs between the steps of the schedule step  [default: 1]", show_default=False)
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Factor at each step of the schedule step  [default: 0.1]", show_default=False)
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="How an epoch is trained: loop, or a faster path of the backend by name  "
+            "[default: $MLP_ACCEL_PATH, else the fastest that can]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the parameters as .npz, for load_params")] = None,
+) -> None:
+    """Train a network and say how well it does on the test set."""
+    if recipe not in RECIPES:
+        raise SettingError(f"unknown recipe {recipe!r} from --recipe; choose one of {', '.join(RECIPES)}")
+    settings = read_settings(
+        RECIPES[recipe],
+        hidden,
+        activation=activation,
+        gradient=gradient,
+        dtype=dtype,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
+        step_epochs=step_epochs,
+        gamma=gamma,
+        seed=seed,
+    )
+    check_outputs(json_file, plot, save)
+    count = thread_count(threads, "--threads")
+    engine = backends.get_backend(backend, settings.dtype, source="--backend")
+    path, _, _ = find_path(path, [engine.name], named=True)
+    dataset = datasets.load(data)
+    before: dict[str, Any] = {}
+    if json_file:
+        from mlp_accel.bench.environment import environment
+
+        before = environment()  # with the load that was there before ours
+    console = output_console(json_file)
+    sizes = "-".join(str(size) for size in (dataset.n_in, *settings.hidden, dataset.n_classes))
+    console.print(f"{sizes} {settings.activation} on {dataset.name} ({len(dataset.x_train)} samples), {settings.dtype}")
+    console.print(f"backend {engine.name} on {engine.device}, {count} threads; {engine.selection}")
+    reference = printed_curve() if recipe == "notebook" else None
+
+    with progress_bar(console, settings.epochs, "training") as advance:
+
+        def report(history: History) -> None:
+            if len(history) == 1:
+                console.print(f"path {Taken(history.path, tuple(history.passed_over))}")
+            line = epoch_line(history, settings.epochs)
+            advance(line)
+            if not console.is_terminal:
+                console.print(line)
+            elif reference:
+                console.print(epoch_line(history, settings.epochs, reference))
+
+        history = mini_batch_sgd(
+            dataset.x_train,
+            dataset.y_train,
+            settings.initial_params(dataset.n_in, dataset.n_classes),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            optimizer=settings.find_optimizer(),
+            schedule=settings.find_schedule(),
+            activation=settings.activation,
+            gradient=settings.gradient,
+            seed=settings.seed,
+            backend=engine,
+            threads=count,
+            path=path,
+            loss_average=settings.loss_average,
+            callbacks=[report],
+        )
+    trained = len(history) > 0
+    if save and trained:  # first: nothing that follows may cost them
+        save_params(save, history.params)
+    with engine.limit_threads(count), np.errstate(over="ignore", invalid="ignore"):
+        test_loss, test_accuracy = evaluate(engine, history.params, dataset.x_test, dataset.y_test, settings.activation)
+    if not math.isfinite(test_loss):
+        rate = settings.optimizer_settings()["learning_rate"]
+        raise NonFiniteLossError(
+            f"the loss is {test_loss} on the test set after epoch {len(history)} at learning rate {rate:g}", history
+        )
+    if history.interrupted:
+        console.print(f"interrupted after {len(history)} of {settings.epochs} epochs; this is what was reached:")
+    if len(history) and console.is_terminal and not reference:
+        console.print(epoch_line(history, settings.epochs))
+    pace = f", {min(history.seconds):.3f} s for the fastest epoch" if len(history) else ""
+    console.print(f"Test - Loss: {test_loss:.4f} - Accuracy: {test_accuracy:.4f}{pace}")
+
+    if save and not trained:
+        console.print(f"{save} is not written: no epoch was completed")
+    if plot:
+        from mlp_accel.plots import plot_history, save_figure
+
+        save_figure(plot_history(history, reference, engine.name), plot)
+    if json_file:
+        config = {**settings.to_dict(), "recipe": recipe, "data": dataset.name, "threads": count}
+        result = {
+            "schema": 1,
+            "environment": before | {"versions": engine.versions()},
+            "config": config,
+            **history.to_dict(),
+        }
+        write_json(json_file, {**result, "test_loss": test_loss, "test_accuracy": test_accuracy})
+    for written in (save if trained else None, plot, None if json_file == "-" else json_file):
+        if written:
+            console.print(f"wrote {written}")
+    if history.interrupted:
+        raise typer.Exit(INTERRUPTED)

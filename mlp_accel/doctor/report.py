@@ -1,0 +1,120 @@
+"""What can run here, and how to mend the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any, TypeVar
+
+import mlp_accel
+from mlp_accel import backends, datasets
+from mlp_accel.backends import threads
+from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE, requested_path
+from mlp_accel.bench.environment import environment
+from mlp_accel.cli.exit_codes import OK, UNAVAILABLE, WRONG_USAGE
+from mlp_accel.doctor.findings import Finding, diagnose
+from mlp_accel.errors import DatasetError, SettingError
+
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib", "typer", "rich", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x")
+
+T = TypeVar("T")
+
+
+def examine() -> tuple[dict[str, Any], int]:
+    """Look at packages, backends, settings and data.
+
+    Returns
+    -------
+    report : dict
+        In types that JSON knows.
+    verdict : int
+        The exit code of ``mlp-accel doctor``: `OK` if the selected backend runs, `UNAVAILABLE` if it cannot, `WRONG_USAGE` if a
+        setting is wrong.
+    """
+    findings = diagnose(threads.granted_cores())
+    count = _setting(threads.thread_count, threads.ENVIRONMENT_VARIABLE, findings)
+    request = _setting(backends.requested_backend, backends.ENVIRONMENT_VARIABLE, findings)
+    data = _setting(datasets.load, datasets.ENVIRONMENT_VARIABLE, findings)
+    rows = {name: _examine_backend(name, count, findings) for name in reversed(backends.BACKENDS)}
+    selected = None if request is None else _select(*request, rows, findings)
+    path, _ = requested_path()
+    if selected and selected["backend"]:
+        _check_path(path, selected["backend"], findings)
+    verdict = UNAVAILABLE if selected and selected["backend"] is None else OK
+    report = {
+        "schema": 1,
+        "mlp_accel": mlp_accel.__version__,
+        "python": platform.python_version(),
+        "environment": environment(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "backends": rows,
+        "selected": selected,
+        "path": path,
+        "threads": count,
+        "data": None if data is None else {"name": data.name, "train": len(data.x_train), "test": len(data.x_test)},
+        "findings": [asdict(finding) for finding in findings],
+    }
+    return report, WRONG_USAGE if any(finding.wrong_value for finding in findings) else verdict
+
+
+def _setting(read: Callable[[], T], variable: str, findings: list[Finding]) -> T | None:
+    """What the variable or its default says, or None and one finding more."""
+    try:
+        return read()
+    except (SettingError, DatasetError) as error:
+        if os.environ.get(variable):
+            findings.append(Finding(str(error), f"unset {variable}", wrong_value=True))
+        else:
+            findings.append(Finding(str(error), "python -m pip install --force-reinstall --no-deps mlp-accel"))
+        return None
+
+
+def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> dict[str, Any]:
+    """A row of the table. What was found wrong with the installation knows better than the backend what mends it."""
+    mend = next((finding.mend for finding in findings if finding.backend == name), None)
+    error = backends.unavailable(name)
+    if error is not None:
+        return {"usable": False, "reason": error.reason, "mend": mend or error.mend}
+    try:
+        backend = backends.get_backend(name)
+        with backend.limit_threads(count or 1):
+            return {"usable": True, "device": backend.device, "versions": backend.versions()}
+    except SettingError as wrong:
+        if mend is None:
+            mend = f"unset {threads.ENVIRONMENT_VARIABLE}"
+            findings.append(Finding(str(wrong), mend, wrong_value=True, backend=name))
+        reason = str(wrong)
+    except Exception as unexpected:
+        if mend is None:
+            raise
+        reason = f"{type(unexpected).__name__}: {unexpected}"
+    return {"usable": False, "reason": reason, "mend": mend}
+
+
+def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
+    """The backend that a command would take."""
+    candidates = backends.BACKENDS if name == "auto" else (name,)
+    taken = next((candidate for candidate in candidates if backends.unavailable(candidate) is None), None)
+    error = backends.unavailable(candidates[-1])
+    if taken is None and error is not None:
+        mend = rows[error.name].get("mend") or error.mend
+        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {error.reason}", mend, backend=error.name))
+    return {"requested": name, "source": source, "backend": taken}
+
+
+def _check_path(path: str, backend: str, findings: list[Finding]) -> None:
+    """A path that another backend has, but not the one that a command would take."""
+    paths = (AUTO, LOOP, *backends.backend_class(backend).path_names)
+    if path.partition(":")[0] not in paths and not any(finding.problem.startswith(PATH_VARIABLE) for finding in findings):
+        problem = f"{PATH_VARIABLE}={path} is no path of the selected backend {backend}; it has {', '.join(paths)}"
+        findings.append(Finding(problem, f"unset {PATH_VARIABLE}", wrong_value=True))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

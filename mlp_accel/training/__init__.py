@@ -1,0 +1,1 @@
+"""Training runs: from data and settings to a history with trained parameters."""

@@ -1,0 +1,92 @@
+"""Settings that belong together: what to train, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlp_accel.network import init_params
+from mlp_accel.optimizers import Optimizer, find_optimizer
+from mlp_accel.schedules import Schedule, find_schedule
+from mlp_accel.training.trainer import NOTEBOOK_LEARNING_RATE
+from mlp_accel.training.trainer import learning_rate as rate_or_default
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and the way to train it.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Units of each hidden layer.
+    weight_scale : float or None
+        Standard deviation of the initial weights; None means ``1 / sqrt(n_in)``.
+    random_bias : bool
+        Draw the initial biases as well.
+
+    The others are those of `mini_batch_sgd` and `get_backend`; None means the default there.
+    """
+
+    hidden: tuple[int, ...] = (32,)
+    activation: str = "tanh"
+    gradient: str = "exact"
+    dtype: str = "float32"
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float | None = None
+    optimizer: str = "sgd"
+    momentum: float | None = None
+    weight_decay: float | None = None
+    schedule: str = "constant"
+    warmup: float | None = None
+    step_epochs: int | None = None
+    gamma: float | None = None
+    weight_scale: float | None = None
+    random_bias: bool = False
+    loss_average: str = "samples"
+    seed: int = 0
+
+    def initial_params(self, n_in: int, n_classes: int) -> Sequence[tuple[Any, Any]]:
+        """Initial parameters for that many inputs and classes."""
+        return init_params([n_in, *self.hidden, n_classes], self.seed, self.weight_scale, self.random_bias)
+
+    def find_optimizer(self) -> Optimizer:
+        """The optimiser with its settings; SettingError if they do not fit together."""
+        return find_optimizer(self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def find_schedule(self) -> Schedule:
+        """The schedule with its settings; SettingError if they do not fit together."""
+        return find_schedule(self.schedule, warmup=self.warmup, step_epochs=self.step_epochs, gamma=self.gamma)
+
+    def optimizer_settings(self) -> dict[str, Any]:
+        """``optimizer``, ``learning_rate``, ``momentum`` and ``weight_decay`` as they are used, defaults filled in.
+
+        A setting that the optimiser does not have is None.
+        """
+        optimizer = self.find_optimizer()
+        return {
+            "optimizer": self.optimizer,
+            "learning_rate": rate_or_default(self.learning_rate, optimizer, self.gradient),
+            "momentum": optimizer.values.get("momentum"),
+            "weight_decay": optimizer.values.get("weight_decay"),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """In types that JSON knows, with the settings of the optimiser as they are used."""
+        return {**asdict(self), "hidden": list(self.hidden), **self.optimizer_settings()}
+
+
+RECIPES = {
+    "default": Recipe(),
+    "notebook": Recipe(
+        gradient="notebook",
+        dtype="float64",
+        epochs=50,
+        learning_rate=NOTEBOOK_LEARNING_RATE,
+        weight_scale=0.3,
+        random_bias=True,
+        loss_average="notebook",
+    ),
+}

@@ -1,0 +1,110 @@
+"""The kernels compiled by NVRTC for the GPUs they are meant for: nothing spilled, registers and shared memory within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from mlp_accel.backends.cupy import ops
+from mlp_accel.backends.cupy.paths import steps_shape as steps
+from mlp_accel.backends.cupy.paths.cluster_shape import ClusterShape, fit, largest_hidden
+from mlp_accel.backends.cupy.paths.steps_shape import StepShape
+from tests.backends.cupy.emulator import kernels
+from tests.backends.cupy.nvrtc import Needs, compile_for
+from tests.backends.cupy.small import ACTIVATIONS, RULES, SGD, TANH, rule_of
+
+REGISTERS = 65536
+"""Of a multiprocessor, for all threads of a block: CUDA C++ Programming Guide, table of technical limits, for sm_80 and sm_90."""
+
+SHARED = {"sm_80": 166_912, "sm_90": 232_448}
+"""Bytes that a block may ask for: the same table."""
+
+MNIST = ClusterShape(784, 32, 10, 128, TANH, SGD)
+MNIST_STEPS = StepShape((784, 32, 10), 128, TANH, SGD)
+FUNCTIONS = [
+    *((name, "adam") for name in ACTIVATIONS),
+    *(("gelu", name) for name in RULES if name != "adam"),
+]
+"""Every activation and every rule, each with a costly one of the other kind."""
+
+CLUSTERS = {
+    "MNIST": MNIST,
+    "MNIST, plain TF32, notebook's rule, sigmoid": replace(
+        MNIST, tf32=True, gradient="notebook", activation=ACTIVATIONS["sigmoid"]
+    ),
+    "MNIST, relu, cluster of 2": replace(MNIST, activation=ACTIVATIONS["relu"], cluster=2),
+    "MNIST, cluster of 16": replace(MNIST, cluster=16),
+    "the widest network": replace(MNIST, hidden=largest_hidden(MNIST, SHARED["sm_90"]), cluster=16),
+    "many classes": ClusterShape(784, 32, 200, 64, TANH, SGD),
+}
+
+
+def check(needs: dict[str, Needs], names: Sequence[str], threads: int, shared_bytes: int, architecture: str) -> None:
+    assert sorted(needs) == sorted(names)
+    for name, need in needs.items():
+        assert need.spills == 0, name
+        assert need.stack == 0, name
+        assert need.registers * threads <= REGISTERS, name
+        assert need.static_shared + shared_bytes <= SHARED[architecture], name
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_the_cluster_kernel_for_sm_90(name: str) -> None:
+    shape = CLUSTERS[name]
+    assert fit(shape, SHARED["sm_90"], (shape.cluster,)) is not None
+    check(compile_for("sm_90", shape.source(), shape.options()), ["train_epoch"], shape.threads, shape.shared_bytes, "sm_90")
+
+
+@pytest.mark.parametrize(("activation", "rule"), FUNCTIONS)
+def test_every_activation_and_rule_in_the_kernels_of_the_paths(activation: str, rule: str) -> None:
+    cluster = replace(MNIST, activation=ACTIVATIONS[activation], rule=rule_of(rule))
+    check(
+        compile_for("sm_90", cluster.source(), cluster.options()), ["train_epoch"], cluster.threads, cluster.shared_bytes, "sm_90"
+    )
+    shape = replace(MNIST_STEPS, activation=ACTIVATIONS[activation], rule=rule_of(rule))
+    for architecture in ("sm_80", "sm_90"):
+        needs = compile_for(architecture, shape.source(), shape.options())
+        check(
+            needs, [launch.kernel for launch in (*shape.launches(), shape.sums(1))], steps.THREADS, shape.shared_bytes, architecture
+        )
+
+
+def test_a_cluster_of_one_block_for_sm_80() -> None:
+    shape = ClusterShape(100, 32, 10, 64, TANH, SGD, cluster=1)
+    check(compile_for("sm_80", shape.source(), shape.options()), ["train_epoch"], shape.threads, shape.shared_bytes, "sm_80")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("sm_80", MNIST_STEPS),
+        ("sm_90", MNIST_STEPS),
+        ("sm_80", StepShape((784, 256, 128, 10), 100, ACTIVATIONS["relu"], SGD, True, "notebook", True)),
+        ("sm_90", StepShape((30, 40, 200), 64, ACTIVATIONS["sigmoid"], SGD, False)),
+    ],
+    ids=["MNIST, sm_80", "MNIST, sm_90", "three layers, plain TF32", "floating images, many classes"],
+)
+def test_the_step_kernels(architecture: str, shape: StepShape) -> None:
+    needs = compile_for(architecture, shape.source(), shape.options())
+    names = [launch.kernel for launch in (*shape.launches(), shape.sums(1))]
+    check(needs, names, steps.THREADS, shape.shared_bytes, architecture)
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("dtype", "label"), [("float32", "uint8"), ("float64", "int64")])
+def test_the_ops(dtype: str, label: str, architecture: str) -> None:
+    sources = [ops.minibatch_source(dtype, pixels, label) for pixels in ("uint8", dtype)]
+    sources += [ops.classify_source(dtype, label), ops.dense_source(None, dtype)]
+    sources += [ops.dense_source(activation, dtype) for activation in ACTIVATIONS.values()]
+    sources += [ops.update_source(rule_of(name), dtype) for name in RULES]
+    for source in sources:
+        needs = compile_for(architecture, source, ops.options())
+        check(needs, kernels(source), ops.THREADS, ops.SHARED_BYTES, architecture)
+
+
+def test_a_host_that_counts_the_shared_memory_wrongly_does_not_compile() -> None:
+    wrong = [option.replace(f"={MNIST.shared_bytes}", f"={MNIST.shared_bytes - 16}") for option in MNIST.options()]
+    with pytest.raises(AssertionError, match="the host computes the shared memory in another way"):
+        compile_for("sm_90", MNIST.source(), wrong)

@@ -1,0 +1,157 @@
+"""What is asked of the CuPy backend, and what goes wrong with a GPU: each a clear message or a stated fall to another path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlp_accel import BackendUnavailableError, DeviceMemoryError, SettingError, get_backend, init_params, mini_batch_sgd
+from mlp_accel.backends import Backend
+from mlp_accel.backends.cupy.backend import CupyBackend
+from mlp_accel.backends.cupy.paths.steps import GraphPath
+from mlp_accel.errors import PathError
+from mlp_accel.network import backward, forward, sgd
+from mlp_accel.optimizers import OPTIMIZERS
+from tests.backends.cupy.fake_cupy import FakeCupy, OutOfMemoryError
+from tests.backends.cupy.small import SIZES, Reference, data, trainer_by
+
+# TF32, devices, settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_tf32_is_off_unless_asked_for_whatever_cupy_is_set_to(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLP_ACCEL_TF32", raising=False)
+    cupy.compute_types["float32"] = 7
+    x, y = data(20)
+    mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=10, backend=CupyBackend(), path="loop")
+    assert {entry for entry in cupy.events if entry.startswith("product")} == {"product (compute type 1)"}
+    assert cupy.compute_types["float32"] == 7
+    assert CupyBackend().versions()["tf32"] == "off"
+    monkeypatch.setenv("MLP_ACCEL_TF32", "1")
+    backend = CupyBackend()
+    assert backend.versions()["tf32"] == "on"
+    assert CupyBackend(tf32=False).versions()["tf32"] == "off"
+    cupy.events.clear()
+    backend.dense(*(backend.asarray(np.ones(shape)) for shape in ((2, 3), (3, 4), (4,))))
+    assert "product (compute type 7)" in cupy.events
+    cupy.compute_types["float32"] = 1
+    with backend.gpu.computing():
+        assert cupy.compute_types["float32"] == 7
+    assert cupy.compute_types["float32"] == 1
+    monkeypatch.setenv("MLP_ACCEL_TF32", "yes")
+    with pytest.raises(SettingError, match="'yes' from the environment variable MLP_ACCEL_TF32 is neither 1 nor 0"):
+        CupyBackend()
+
+
+@pytest.mark.parametrize("name", ["cupy", "cupy:1"])
+def test_a_number_picks_one_of_several_devices(install: Callable[..., FakeCupy], name: str) -> None:
+    cupy = install(devices=2)
+    backend = get_backend(name)
+    expected = 1 if ":" in name else 0
+    assert backend.device == f"cuda:{expected} Emulated GPU {expected}"
+    cupy.current_device = 0
+    cupy.used.clear()
+    for path in ("cluster", "graph", "steps", "loop"):
+        trainer = trainer_by(path, backend)
+        trainer.epoch()
+        trainer.keep([0])
+    params = [(backend.asarray(w), backend.asarray(b)) for w, b in init_params(SIZES)]
+    images, labels = (backend.asarray(array) for array in data())
+    outputs, y_hat = forward(backend, params, images)
+    sgd(backend, params, backward(backend, params, outputs, y_hat, labels), 0.1)
+    assert cupy.used == {expected}
+    assert cupy.current_device == 0
+
+
+def test_a_device_that_is_not_there_is_an_error_that_says_which_are(install: Callable[..., FakeCupy]) -> None:
+    install(devices=2)
+    with pytest.raises(BackendUnavailableError, match=r"there is no device 2.*choose cupy:0 to cupy:1"):
+        get_backend("cupy:2")
+    for name in ("numpy:1", "cupy:", "cupy:x", "cupy:-1"):
+        with pytest.raises(SettingError, match="choose one of auto, cupy, numba, numpy, or cupy:1 for the second device"):
+            get_backend(name)
+
+
+# Failures -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_says_how_much_there_is_and_what_to_do(cupy: FakeCupy) -> None:
+    backend = CupyBackend()
+    cupy.fail["allocate"] = OutOfMemoryError("Out of memory allocating 47,040,000 bytes")
+    with pytest.raises(
+        DeviceMemoryError, match=r"cuda:0 Emulated GPU 0: .*47,040,000 bytes.* 3.0 of 140.0 GiB are free; use fewer"
+    ):
+        backend.asarray(np.zeros((60000, 784), np.uint8))
+    del cupy.fail["allocate"]
+    for path in ("cluster", "loop"):
+        trainer = trainer_by(path, backend)
+        trainer.epoch()
+        cupy.fail["allocate"] = OutOfMemoryError("Out of memory allocating 1 byte")
+        with pytest.raises(DeviceMemoryError):
+            trainer.epoch()
+        with pytest.raises(DeviceMemoryError):  # nor does it cost a path alone
+            trainer_by(path, backend)
+        del cupy.fail["allocate"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE: Invalid cluster size"),
+        RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the provided PTX was compiled with an unsupported toolchain."),
+    ],
+)
+def test_a_launch_that_fails_costs_its_path_alone_and_is_said(
+    cupy: FakeCupy, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    cupy.fail["train_epoch"] = error
+    x, y = data(40)
+    with caplog.at_level(logging.WARNING, "mlp_accel"):
+        ours = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=CupyBackend())
+    theirs = mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=Reference("float64"))
+    np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)
+    ((passed_over, reason),) = ours.passed_over
+    assert (ours.path, passed_over) == ("graph", "cluster")
+    assert reason.startswith("it fails (RuntimeError: CUDA_ERROR")
+    assert str(error).split(":")[0] in caplog.text
+    with pytest.raises(PathError, match="CUDA_ERROR"):
+        mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=CupyBackend(), path="cluster")
+
+
+def test_without_nvrtc_the_backend_is_unavailable(install: Callable[..., FakeCupy]) -> None:
+    cupy = install()
+    cupy.fail["allocate"] = RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: cannot open shared object file")
+    with pytest.raises(BackendUnavailableError, match=r"CUDA libraries missing .*libnvrtc.*\[ctk\]"):
+        get_backend("cupy")
+
+
+@pytest.mark.parametrize("plane", [0, 1], ids=["parameters", "slots"])
+def test_a_kernel_with_wrong_results_is_not_used(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, plane: int) -> None:
+    from mlp_accel.backends.cupy.paths.cluster import ClusterRun
+
+    right = ClusterRun._train
+
+    def wrong(self: ClusterRun, *arguments: Any) -> None:
+        right(self, *arguments)
+        self.networks[0, plane, -1] += 0.01
+
+    monkeypatch.setattr(ClusterRun, "_train", wrong)
+    backend = CupyBackend()
+    for _ in range(2):  # it is not remembered as right
+        taken = trainer_by(None, backend, optimizers=[OPTIMIZERS["momentum"]]).taken
+        assert taken.name == GraphPath.name
+        assert "not cluster: its results are wrong: after two steps they differ from the loop by" in str(taken)
+
+
+def test_a_kernel_that_was_right_is_tried_once(cupy: FakeCupy) -> None:
+    backend = CupyBackend()
+    for _ in range(2):
+        trainer_by("cluster", backend).epoch()
+    assert cupy.events.count("launch train_epoch") == 1 + 2
+
+
+def test_the_backend_is_one(cupy: FakeCupy) -> None:
+    assert isinstance(get_backend("cupy"), Backend)

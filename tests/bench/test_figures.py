@@ -1,0 +1,184 @@
+"""The pictures and the report show what they are given, and fetch nothing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+
+from mlp_accel.bench.output.figures import panels, plot_bench
+from mlp_accel.bench.output.html import report, write_report
+from mlp_accel.plots import save_figure
+
+SECONDS = {"median": 0.2, "min": 0.1, "q1": 0.15, "q3": 0.3, "samples": [0.1, 0.2, 0.4]}
+
+
+def row(name: str, **changes: Any) -> dict[str, Any]:
+    right = {
+        "name": name,
+        "path": "loop",
+        "passed_over": [],
+        "kind": "backend",
+        "status": "ok",
+        "reason": None,
+        "epoch_seconds": SECONDS,
+        "seconds": SECONDS,
+        "samples_per_second": 1000.0,
+        "cold_start_seconds": 1.5,
+        "transfer_seconds": 0.1,
+        "cores_used": 1.0,
+        "loss": [0.5, 0.3],
+        "accuracy": [0.8, 0.9],
+        "test_accuracy": 0.91,
+        "epochs": [3, 3, 4],
+    }
+    return right | changes
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    missing: dict[str, Any] = {"status": "unavailable", "reason": "no <device>", "epoch_seconds": None, "seconds": None, "loss": []}
+    rows = [row("numpy"), row("jax", kind="peer", path=None, accuracy=[None, None])]
+    rows.append(row("cupy", path=None, samples_per_second=None, **missing))
+    crossing = {"value": 60.0, "seconds": 0.2, "samples_per_second": 1000.0, "faster_below": "numpy loop", "faster_above": "jax"}
+    ops = [
+        {"op": "dense", "flops": 1e6, "bytes": 1e5, "seconds": 1e-4},
+        {"op": "softmax", "flops": 1e3, "bytes": 1e4, "seconds": 1e-5},
+    ]
+    config = {"layer_sizes": [784, 32, 10], "activation": "tanh", "batch_size": 128, "dtype": "float32", "threads": 2}
+    return {
+        "config": {**config, "data": "mnist", "short": False},
+        "environment": {"cpu": "a <CPU> & more", "cores": 2, "date": "2026-01-01", "gpu": [], "variables": {}},
+        "results": rows,
+        "sweeps": [
+            {
+                "parameter": "batch_size",
+                "cells": [{"value": 32, "results": rows}, {"value": 128, "results": rows}],
+                "crossovers": [{**crossing, "shown": True}],
+            }
+        ],
+        "until": {"accuracy": 0.955, "seeds": [0, 1, 2], "max_epochs": 50, "results": rows},
+        "roofline": [{"name": "numpy", "path": "loop", "peak_flops": 1e11, "bandwidth": 1e10, "ops": ops}],
+    } | changes
+
+
+def plain() -> dict[str, Any]:
+    return {name: part for name, part in result().items() if name not in ("sweeps", "until", "roofline")}
+
+
+def test_bars_have_quartiles_and_samples_and_a_reason_where_there_is_no_time() -> None:
+    bars, *curves = plot_bench(plain()).axes
+    assert [patch.get_width() for patch in bars.patches if isinstance(patch, Rectangle)] == [0.2, 0.2]
+    points = [np.asarray(line.get_xdata()).tolist() for line in bars.lines if line.get_marker() == "o"]
+    assert points == [SECONDS["samples"]] * 2
+    whiskers: list[Any] = [container for container in bars.containers if hasattr(container, "has_xerr")]
+    (quartiles,) = whiskers[0].lines[2][0].get_segments()
+    assert [round(x, 6) for x, _ in quartiles] == [0.15, 0.3]
+    assert any("no <device>" in text.get_text() for text in bars.texts)
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["numpy loop", "jax", "cupy"]
+    assert [axes.get_title() for axes in curves] == ["loss", "accuracy"]
+    assert [np.asarray(line.get_ydata()).tolist() for line in curves[0].lines] == [[0.5, 0.3]] * 2
+
+
+def test_every_part_of_a_result_has_its_panel() -> None:
+    assert len(panels(plain())) == 2
+    assert len(panels(result())) == 5
+    sweep = plot_bench(result()).axes[3]
+    assert (sweep.get_xscale(), sweep.get_yscale()) == ("log", "log")
+    rings = [line for line in sweep.lines if line.get_markerfacecolor() == "none"]
+    assert [np.asarray(ring.get_xdata()).tolist() for ring in rings] == [[60.0]]
+
+
+def test_an_engine_that_only_some_values_of_a_sweep_have_is_drawn_there_in_a_colour_of_its_own() -> None:
+    changed = result()
+    cells = changed["sweeps"][0]["cells"]
+    cells[0] = {"value": 32, "results": [*cells[0]["results"], row("numpy", path="sparse")]}
+    cells[1] = {**cells[1], "no_faster_path": [{"name": "numpy", "passed_over": [["sparse", "the data is <dense>"]]}]}
+    sweep = plot_bench(changed).axes[3]
+    lines: dict[str, Any] = {str(line.get_label()): line for line in sweep.lines}
+    assert np.asarray(lines["numpy sparse"].get_xdata()).tolist() == [32]
+    assert np.asarray(lines["numpy loop"].get_xdata()).tolist() == [32, 128]
+    assert lines["numpy sparse"].get_color() not in (lines["numpy loop"].get_color(), lines["jax"].get_color())
+    assert "batch size 128: numpy: no faster path: sparse: the data is &lt;dense&gt;" in report(changed)
+
+
+def test_the_report_says_which_paths_were_not_taken() -> None:
+    changed = result(no_faster_path=[{"name": "numba", "passed_over": [["sparse", "the data is dense"]]}])
+    changed["results"][0] = row("cupy", path="graph", passed_over=[["cluster", "no room"]])
+    page = report(changed)
+    assert "numba: no faster path: sparse: the data is dense" in page
+    assert "cupy graph: not cluster: no room" in page
+
+
+def test_a_benchmark_without_any_time_can_be_drawn(tmp_path: Path) -> None:
+    empty = plain()
+    empty["results"] = empty["results"][2:]
+    save_figure(plot_bench(empty), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert "no &lt;device&gt;" in report(empty)
+
+
+class Checker(HTMLParser):
+    """Finds whatever the page would fetch or run, and whether its elements are closed in order."""
+
+    VOID = ("meta", "link", "br", "hr", "img", "input")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.fetched.append(tag)
+        local = ("#", "data:")
+        self.fetched += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href") and not str(v).startswith(local)]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
+    write_report(result(), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert checker.fetched == []
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert page.count("<svg") == 5
+    assert "a &lt;CPU&gt; &amp; more" in page
+    assert "<device>" not in page
+
+
+def test_the_report_fits_a_phone() -> None:
+    page = report(result())
+    assert 'name="viewport" content="width=device-width' in page
+    for tag in re.findall(r"<table", page):
+        assert f'<div class="wide">{tag}' in page
+    widths = [float(width) for width in re.findall(r'<svg[^>]*? width="([\d.]+)pt"', page)]
+    assert len(widths) == 5
+    assert max(widths) < 350, "wider, and the letters would be too small on a screen of 360 points"
+
+
+def test_two_figures_of_a_page_never_share_a_name() -> None:
+    ids = re.findall(r' id="(p[0-9a-f]+)"', report(result()))
+    assert len(ids) == len(set(ids)) > 0
+
+
+@pytest.mark.parametrize(("change", "words"), [({"interrupted": True}, "Interrupted"), ({}, "")])
+def test_what_must_be_said_beside_the_figures_is_said(change: dict[str, Any], words: str) -> None:
+    page = report(result(**change))
+    assert words in page
+    assert ("Interrupted" in page) == bool(change)

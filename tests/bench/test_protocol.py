@@ -1,0 +1,185 @@
+"""The protocol: workers, turns, threads and what is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from mlp_accel.bench import runs
+from mlp_accel.bench.checks import more_cores
+from mlp_accel.bench.engines.engine import Engine, EngineError
+from mlp_accel.bench.protocol import run_benchmark
+from mlp_accel.bench.runs import summary
+from tests.bench.conftest import worker
+
+
+def test_the_reference_runs_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
+    heard: list[str] = []
+    result = run_benchmark(["numba"], config, 2, heard.append)
+    assert [(row["name"], row["path"]) for row in result["results"]] == [("numba", "loop")]
+    assert any("numpy loop" in line for line in heard)
+
+
+def test_a_right_result_has_all_its_times(config: dict[str, Any]) -> None:
+    result = run_benchmark(["numpy"], config, 6)
+    (row,) = result["results"]
+    assert (row["status"], row["reason"], row["kind"]) == ("ok", None, "backend")
+    assert (row["name"], row["path"], row["passed_over"]) == ("numpy", "loop", [])
+    assert len(row["epoch_seconds"]["samples"]) == 6
+    assert len(row["loss"]) == 7
+    assert row["loss"][-1] < row["loss"][0]
+    assert row["cold_start_seconds"] > 0
+    assert row["transfer_seconds"] >= 0
+    assert row["train_accuracy"] > 0.9
+    assert row["test_accuracy"] > 0.9
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_worker_that_hangs_is_given_up() -> None:
+    engine = Engine(worker("BackendEngine.__init__ = lambda self, name, config: time.sleep(100)"), timeout=0.5)
+    try:
+        with pytest.raises(EngineError, match=r"no answer to 'create' within 0\.5 s"):
+            engine.call("create", "backend", "numpy", {})
+    finally:
+        engine.close()
+
+
+NOISY = """
+import os
+def noisy(self, name, config):
+    print("from a library", flush=True)
+    os.system("echo from a child process")
+BackendEngine.__init__ = noisy"""
+
+
+def test_what_a_library_prints_is_no_answer(config: dict[str, Any]) -> None:
+    engine = Engine(worker(NOISY))
+    try:
+        assert engine.call("create", "backend", "numpy", config) == {}
+    finally:
+        engine.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to read CPU times from")
+def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: dict[str, Any]) -> None:
+    spin = "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
+    engine = Engine(worker(spin))
+    try:
+        engine.call("create", "backend", "numpy", config)
+        before = cpu_seconds(engine._process.pid)
+        time.sleep(0.5)
+        assert cpu_seconds(engine._process.pid) - before < 0.1
+        assert before > 0
+    finally:
+        engine.close()
+
+
+def test_workers_do_not_outlive_a_benchmark_that_is_killed(config: dict[str, Any]) -> None:
+    code = f"""
+import os, time
+from mlp_accel.bench.engines.engine import Engine
+engine = Engine()
+engine.call("create", "backend", "numpy", {config!r})
+print(engine._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.05)
+
+
+def test_the_summary_is_median_minimum_and_quartiles() -> None:
+    assert summary([4.0, 1.0, 3.0, 2.0, 5.0]) == {
+        "median": 3.0,
+        "min": 1.0,
+        "q1": 2.0,
+        "q3": 4.0,
+        "samples": [4.0, 1.0, 3.0, 2.0, 5.0],
+    }
+
+
+# Turns, threads, warm-up ------------------------------------------------------------------------------------------------------
+
+
+class Recorder(Engine):
+    """An engine that notes what it is asked."""
+
+    asked: ClassVar[list[tuple[str, str, float]]] = []
+
+    def call(self, command: str, *arguments: Any) -> dict[str, Any]:
+        if command == "create":
+            self.name = arguments[1]
+        answer = super().call(command, *arguments)
+        self.asked.append((self.name, command, time.monotonic()))
+        return answer
+
+
+def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    Recorder.asked.clear()
+    monkeypatch.setattr(runs, "Engine", Recorder)
+    names = ["numpy", "numpy-handwritten", "notebook"]
+    result = run_benchmark(names, config, 5)
+    assert [row["status"] for row in result["results"]] == ["ok"] * 3
+    epochs = [name for name, command, _ in Recorder.asked if command == "epoch"]
+    rounds = [epochs[start : start + 3] for start in range(0, len(epochs), 3)]
+    assert len(rounds) == 6, "one to warm up and five"
+    assert all(sorted(turn) == sorted(names) for turn in rounds)
+    assert [turn[0] for turn in rounds] == names * 2, "everybody begins equally often"
+
+
+def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    """Warm-up comes before the data, and the first epoch is no steady one."""
+    Recorder.asked.clear()
+    monkeypatch.setattr(runs, "Engine", Recorder)
+    (row,) = run_benchmark(["numpy"], config, 5)["results"]
+    commands = [command for _, command, _ in Recorder.asked]
+    assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]
+    assert (len(row["loss"]), len(row["epoch_seconds"]["samples"])) == (6, 5)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "pytorch"])
+def test_one_thread_keeps_one_core_busy(config: dict[str, Any], name: str) -> None:
+    row = run_benchmark([name], {**config, "threads": 1}, 5)["results"][0]
+    if row["status"] == "unavailable":
+        pytest.skip(f"{name}: {row['reason']}")
+    assert row["status"] == "ok", row["reason"]
+    blas = [pool for pool in row["thread_pools"] if "openblas" in pool or "mkl" in pool]
+    assert blas
+    assert all(pool.endswith(" 1 threads") for pool in blas)
+    assert row["cores_used"] < 1.15
+
+
+def test_an_engine_with_more_threads_than_allowed_is_found_out() -> None:
+    assert more_cores(1.9, 1) == "it kept 1.90 cores busy with 1 thread"
+    assert more_cores(2.6, 2) == "it kept 2.60 cores busy with 2 threads"
+    assert more_cores(1.05, 1) is None
+    assert more_cores(0.3, 2) is None
+    assert more_cores(None, 1) is None
+
+
+def test_warming_up_takes_no_more_samples_than_there_are(config: dict[str, Any]) -> None:
+    rows = run_benchmark(["numpy", "numpy-handwritten"], {**config, "batch_size": 10**12}, 1)["results"]
+    assert [row["status"] for row in rows] == ["ok", "ok"], rows
+
+
+def test_the_reference_is_in_the_file_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
+    result = run_benchmark(["notebook"], config, 1)
+    assert [row["name"] for row in result["results"]] == ["notebook"]
+    assert result["reference"]["name"] == "numpy"
+    assert result["reference"]["epoch_seconds"]["median"] > 0

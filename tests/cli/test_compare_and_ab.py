@@ -1,0 +1,165 @@
+"""`compare` and `ab` as a user meets them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlp_accel.bench.gate import launches as gate
+from mlp_accel.cli.ab import ab
+from tests.cli.commands import assert_clear_error, run
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "tests" / "data" / "bench_schema_1.json"
+
+
+def test_compare_says_what_differs_before_it_gives_ratios(tmp_path: Path) -> None:
+    other = json.loads(BENCH.read_text())
+    other["environment"]["cpu"] = "another CPU"
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    result = run("compare", BENCH, tmp_path / "b.json", "--json", tmp_path / "c.json")
+    assert result.returncode == 0, result.stderr
+    assert -1 < result.stdout.index("another CPU") < result.stdout.index("not ranked: different machines (cpu)")
+    assert result.stdout.index("not ranked") < result.stdout.index("B / A")
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert {row["verdict"] for row in comparison["results"]} == {None}
+    same = run("compare", BENCH, BENCH, "--json", "-")
+    assert json.loads(same.stdout)["results"][0]["ratio"] == 1
+    assert "environments and settings are the same" in same.stderr
+
+
+def test_compare_names_a_wrong_file(tmp_path: Path) -> None:
+    assert_clear_error(run("compare", BENCH, tmp_path / "no.json"), 2, "no.json", "cannot be read")
+    assert_clear_error(run("compare", ROOT / "README.md", BENCH), 2, "README.md", "is not JSON")
+
+
+def test_compare_of_nothing_that_has_times_is_inconclusive(tmp_path: Path) -> None:
+    empty = {**json.loads(BENCH.read_text()), "results": []}
+    (tmp_path / "b.json").write_text(json.dumps(empty))
+    assert run("compare", BENCH, tmp_path / "b.json").returncode == 4
+
+
+def test_compare_puts_an_old_file_beside_a_new_one_path_by_path(clouds: Path, tmp_path: Path) -> None:
+    new = run("bench", "--backends", "numpy,numpy-handwritten", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json")
+    assert new.returncode == 0, new.stderr
+    result = run("compare", BENCH, tmp_path / "b.json", "--json", tmp_path / "c.json")
+    assert result.returncode == 0, result.stderr
+    ratios = {(row["name"], row["path"]): row["ratio"] for row in json.loads((tmp_path / "c.json").read_text())["results"]}
+    assert [key for key, ratio in ratios.items() if ratio] == [("numpy-handwritten", None)]
+    assert set(ratios) == {("numpy-handwritten", None), ("numpy", "fused"), ("numpy", "loop"), ("numba", "sparse"), ("cupy", None)}
+    assert "numpy fused: in B no row" in result.stdout
+    assert "numpy loop: in A no row" in result.stdout
+
+
+def in_folder(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlp_accel", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the package as it is here in its last commit; the one before it, ``older``, has no harness."""
+    root = tmp_path_factory.mktemp("repository") / "checkout"
+    root.mkdir()
+    shutil.copytree(ROOT / "mlp_accel", root / "mlp_accel", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, root)
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false"]
+
+    def git(*command: str) -> None:
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+
+    git("init", "-q", "-b", "main")
+    git("add", "-A", ":!mlp_accel/harness.py")
+    git("commit", "-q", "-m", "older")
+    git("tag", "older")
+    git("add", "-A")
+    git("commit", "-q", "-m", "all")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--base", "nowhere"], ["'nowhere'", "--base", "names no commit"]),
+        (["--base", "main", "--launches", "6"], ["--launches must be at least 7; got 6", "p < 0.01"]),
+        (["--base", "main", "--rounds", "5"], ["--rounds must be at least 6; got 5"]),
+        (["--base", "main", "--threshold", "3"], ["'3'", "--threshold", "3% or 0.03"]),
+        (["--base", "main", "--threshold", "0%"], ["'0%'"]),
+        (["--base", "main", "--backends", "numpyy"], ["numpyy"]),
+        (["--base", "main", "--plot", "a.xyz"], ["a.xyz"]),
+        (["--base", "main", "--threads", "0"], ["--threads"]),
+        (["--base", "main", "--momentum", "0.9"], ["'sgd' has no setting momentum"]),
+        (["--base", "main", "--backends", "numpy", "--path", "sparse"], ["no path 'sparse' of numpy", "--path"]),
+        (["--base", "older", "--optimizer", "adam"], ["the base 'older' knows plain SGD alone"]),
+        (["--base", "older", "--weight-decay", "0.1"], ["the base 'older' knows plain SGD alone"]),
+        (["--base", "older", "--activation", "gelu"], ["does not know the activation 'gelu'", "tanh, relu, sigmoid"]),
+        ([], ["--base"]),
+    ],
+    ids=str,
+)
+def test_ab_says_what_was_wrong(checkout: Path, arguments: list[str], words: list[str]) -> None:
+    assert_clear_error(in_folder(checkout, "ab", *arguments), 2, *words)
+
+
+def test_the_defaults_of_ab_are_those_of_the_gate() -> None:
+    """The command does not import the gate, which needs SciPy, until it is used."""
+    parameters = inspect.signature(ab).parameters
+    assert (parameters["launches"].default, parameters["rounds"].default) == (gate.LAUNCHES, gate.ROUNDS)
+
+
+def test_ab_needs_a_checkout(tmp_path: Path) -> None:
+    assert_clear_error(in_folder(tmp_path, "ab", "--base", "main"), 2, "is not in a git checkout")
+
+
+def test_ab_builds_and_measures_and_a_head_that_fails_is_inconclusive(checkout: Path, tmp_path: Path) -> None:
+    """The whole way once: two builds, workers, files, exit code. A head without a training spares the launches."""
+    harness = checkout / "mlp_accel" / "harness.py"
+    before = harness.read_text()
+    try:
+        harness.write_text(f"{before}\ndel MeasuredTraining\n")
+        arguments = ("--backends", "numpy", "--json", str(tmp_path / "ab.json"), "--plot", str(tmp_path / "ab.png"))
+        result = in_folder(checkout, "ab", "--base", "main", *arguments, TMPDIR=str(tmp_path))
+    finally:
+        harness.write_text(before)
+    if "a build failed" in result.stdout:
+        pytest.skip(f"pip cannot build here: {result.stdout}")
+    assert result.returncode == 4, result.stderr
+    assert "head: AttributeError: module 'mlp_accel.harness' has no attribute 'MeasuredTraining'" in result.stdout
+    content = json.loads((tmp_path / "ab.json").read_text())
+    assert content["results"][0]["verdict"] == "inconclusive"
+    assert content["config"]["data"] == "mnist"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ab.json", "ab.png"], "temporary files are left"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to send")
+def test_ctrl_c_ends_ab_with_its_workers_and_temporary_folders(checkout: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlp_accel", "ab", "--base", "main", "--backends", "numpy", "--rounds", "6"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "launch 1/" in line or "failed" in line:
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    if any("a build failed" in line for line in lines):
+        pytest.skip(f"pip cannot build here: {lines}")
+    assert process.returncode == 130, (output, errors)
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+    workers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+    assert str(tmp_path) not in workers
