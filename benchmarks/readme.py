@@ -131,9 +131,7 @@ def _remarks(rows: list[dict[str, Any]]) -> list[str]:
 def _row(row: dict[str, Any]) -> str:
     seconds = row["epoch_seconds"]
     if not seconds:
-        return (
-            f"| {label(row)} | – | – | {row['status']}: {row['reason'].partition('. To mend')[0].replace('|', '/')} | – | – | – |"
-        )
+        return f"| {label(row)} | – | – | {row['status']}: {row['reason'].partition('. To fix')[0].replace('|', '/')} | – | – | – |"
     quartiles = f"{seconds['q1']:.4f}–{seconds['q3']:.4f}"
     times = f"{seconds['median']:.4f} | {seconds['min']:.4f} | {quartiles} | {row['cold_start_seconds']:.2f}"
     name = f"*{row['name']}*" if row["kind"] == "peer" else label(row)

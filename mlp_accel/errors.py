@@ -34,13 +34,13 @@ class BackendUnavailableError(MlpAccelError, RuntimeError):
         ``"no device"`` or ``"a kernel failed"``.
     detail : str
         What exactly was found.
-    mend : str
+    fix : str
         What to do about it, if possible a command.
     """
 
-    def __init__(self, name: str, cause: str, detail: str, mend: str) -> None:
-        self.name, self.cause, self.detail, self.mend = name, cause, detail, mend
-        super().__init__(f"backend {name!r} cannot run here: {self.reason}. To mend it: {mend}")
+    def __init__(self, name: str, cause: str, detail: str, fix: str) -> None:
+        self.name, self.cause, self.detail, self.fix = name, cause, detail, fix
+        super().__init__(f"backend {name!r} cannot run here: {self.reason}. To fix it: {fix}")
 
     @property
     def reason(self) -> str:

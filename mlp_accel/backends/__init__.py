@@ -109,7 +109,7 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     else:
         error = unavailable(choice)
         if error is not None:
-            raise BackendUnavailableError(error.name, error.cause, error.detail, error.mend)
+            raise BackendUnavailableError(error.name, error.cause, error.detail, error.fix)
         selection = f"asked for by {source}"
     device = _split(choice)[1]
     backend = backend_class(choice)(dtype, **({} if device is None else {"device": device}))

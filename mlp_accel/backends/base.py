@@ -93,7 +93,7 @@ class Backend:
         Raises
         ------
         BackendUnavailableError
-            With the cause and the command that mends it.
+            With the cause and the command that fixes it.
         """
 
     @contextmanager

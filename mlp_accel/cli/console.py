@@ -89,11 +89,11 @@ def doctor_table(report: dict[str, Any]) -> Table:
 
 
 def doctor_lines(report: dict[str, Any]) -> list[str]:
-    """How to mend what cannot run, in lines that can be copied; settings and data."""
+    """How to fix what cannot run, in lines that can be copied; settings and data."""
     selected, data = report["selected"], report["data"]
-    said = [finding["mend"] for finding in report["findings"]]
+    said = [finding["fix"] for finding in report["findings"]]
     rows = report["backends"].items()
-    lines = [f"{name}, to mend it: {row['mend']}" for name, row in rows if not row["usable"] and row["mend"] not in said]
+    lines = [f"{name}, to fix it: {row['fix']}" for name, row in rows if not row["usable"] and row["fix"] not in said]
     if selected is not None:
         name = selected["backend"] or "none"
         lines.append(f"selected: {name} (asked for: {selected['requested']}, by {selected['source']})")
@@ -107,5 +107,5 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
 
 
 def finding_lines(report: dict[str, Any]) -> list[str]:
-    """What is wrong and what mends it."""
-    return [f"problem: {finding['problem']}\n    to mend it: {finding['mend']}" for finding in report["findings"]]
+    """What is wrong and what fixes it."""
+    return [f"problem: {finding['problem']}\n    to fix it: {finding['fix']}" for finding in report["findings"]]

@@ -10,7 +10,7 @@ from mlp_accel.files import write_json
 
 
 def doctor(json_file: JsonFile = None) -> None:
-    """Say what can run here, and how to mend the rest."""
+    """Say what can run here, and how to fix the rest."""
     from mlp_accel.doctor.report import examine
 
     check_outputs(json_file)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, and what mends it.
+    """Something that is wrong, and what fixes it.
 
     Parameters
     ----------
     problem : str
         What is wrong and where it comes from.
-    mend : str
-        The one command that mends it.
+    fix : str
+        The one command that fixes it.
     wrong_value : bool
         Whether somebody set a value that cannot be meant. Anything else slows down or may break.
     backend : str, optional
@@ -22,6 +22,6 @@ class Finding:
     """
 
     problem: str
-    mend: str
+    fix: str
     wrong_value: bool = False
     backend: str | None = None

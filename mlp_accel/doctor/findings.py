@@ -1,4 +1,4 @@
-"""What can be wrong with an installation and its settings, and the one command that mends each."""
+"""What can be wrong with an installation and its settings, and the one command that fixes each."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def findings() -> Iterator[Finding]:
         problem = f"{VARIABLE}={requested}, but that layer cannot be loaded ({obstacles[requested]})"
         yield Finding(problem, f"unset {VARIABLE}", wrong_value=True, backend="numba")
     elif obstacles["omp"] and obstacles["tbb"]:
-        mend = install_openmp() if "libgomp" in obstacles["omp"] else REINSTALL
-        yield Finding(f"Numba has only its slow threading layer, workqueue: {obstacles['omp']}", mend)
+        fix = install_openmp() if "libgomp" in obstacles["omp"] else REINSTALL
+        yield Finding(f"Numba has only its slow threading layer, workqueue: {obstacles['omp']}", fix)
     elif requested == "workqueue":
         yield Finding(f"{VARIABLE}=workqueue starts threads far slower than omp does", f"unset {VARIABLE}")
 

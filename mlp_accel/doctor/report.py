@@ -1,4 +1,4 @@
-"""What can run here, and how to mend the rest."""
+"""What can run here, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -73,25 +73,25 @@ def _setting(read: Callable[[], T], variable: str, findings: list[Finding]) -> T
 
 
 def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> dict[str, Any]:
-    """A row of the table. What was found wrong with the installation knows better than the backend what mends it."""
-    mend = next((finding.mend for finding in findings if finding.backend == name), None)
+    """A row of the table. What was found wrong with the installation knows better than the backend what fixes it."""
+    fix = next((finding.fix for finding in findings if finding.backend == name), None)
     error = backends.unavailable(name)
     if error is not None:
-        return {"usable": False, "reason": error.reason, "mend": mend or error.mend}
+        return {"usable": False, "reason": error.reason, "fix": fix or error.fix}
     try:
         backend = backends.get_backend(name)
         with backend.limit_threads(count or 1):
             return {"usable": True, "device": backend.device, "versions": backend.versions()}
     except SettingError as wrong:
-        if mend is None:
-            mend = f"unset {threads.ENVIRONMENT_VARIABLE}"
-            findings.append(Finding(str(wrong), mend, wrong_value=True, backend=name))
+        if fix is None:
+            fix = f"unset {threads.ENVIRONMENT_VARIABLE}"
+            findings.append(Finding(str(wrong), fix, wrong_value=True, backend=name))
         reason = str(wrong)
     except Exception as unexpected:
-        if mend is None:
+        if fix is None:
             raise
         reason = f"{type(unexpected).__name__}: {unexpected}"
-    return {"usable": False, "reason": reason, "mend": mend}
+    return {"usable": False, "reason": reason, "fix": fix}
 
 
 def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: l
     taken = next((candidate for candidate in candidates if backends.unavailable(candidate) is None), None)
     error = backends.unavailable(candidates[-1])
     if taken is None and error is not None:
-        mend = rows[error.name].get("mend") or error.mend
-        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {error.reason}", mend, backend=error.name))
+        fix = rows[error.name].get("fix") or error.fix
+        findings.append(Finding(f"backend {name!r}, from {source}, cannot run here: {error.reason}", fix, backend=error.name))
     return {"requested": name, "source": source, "backend": taken}
 
 

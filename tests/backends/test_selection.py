@@ -84,7 +84,7 @@ def test_a_named_backend_never_falls_back(only_numpy_runs: None) -> None:
         BackendUnavailableError, match=r"'numba' cannot run here: no device \(none is plugged in\).*plug one in"
     ) as info:
         get_backend("numba")
-    assert (info.value.cause, info.value.mend) == ("no device", "plug one in")
+    assert (info.value.cause, info.value.fix) == ("no device", "plug one in")
 
 
 def test_an_unknown_dtype_is_an_error() -> None:
@@ -104,7 +104,7 @@ from mlp_accel import get_backend, BackendUnavailableError
 try:
     get_backend("numba")
 except BackendUnavailableError as error:
-    print(error.cause, "|", error.mend)
+    print(error.cause, "|", error.fix)
 print(get_backend("auto").name)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()

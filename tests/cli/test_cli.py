@@ -139,7 +139,7 @@ def test_doctor_reports_every_backend() -> None:
     assert set(report["backends"]) == {"numpy", "numba", "cupy"}
     for name, row in report["backends"].items():
         assert row["usable"] == (unavailable(name) is None)
-        assert row["usable"] or (row["reason"] and row["mend"])
+        assert row["usable"] or (row["reason"] and row["fix"])
     assert result.returncode == 0
     assert report["data"] == {"name": "mnist", "train": 60000, "test": 10000}
 
@@ -153,14 +153,14 @@ def test_doctor_gives_its_verdict_as_an_exit_code() -> None:
     result = run("doctor", MLP_ACCEL_PATH="sparse", MLP_ACCEL_BACKEND="numpy")
     assert result.returncode == 2
     assert "MLP_ACCEL_PATH=sparse is no path of the selected backend numpy; it has auto, loop" in result.stdout
-    assert "to mend it: unset MLP_ACCEL_PATH" in result.stdout
+    assert "to fix it: unset MLP_ACCEL_PATH" in result.stdout
     if unavailable("cupy") is not None:
         result = run("doctor", MLP_ACCEL_BACKEND="cupy")
         assert result.returncode == 3
         assert "problem: backend 'cupy'" in result.stdout
         error = unavailable("cupy")
         assert error is not None
-        assert f"to mend it: {error.mend}" in result.stdout
+        assert f"to fix it: {error.fix}" in result.stdout
         assert run("doctor", MLP_ACCEL_BACKEND="cupy:1").returncode == 3
 
 
@@ -169,19 +169,19 @@ def test_doctor_without_a_home_folder_names_the_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run("doctor", HOME=str(tmp_path / "file"), XDG_CACHE_HOME="")
     assert "compiled at every start" in result.stdout
-    assert "to mend it: export MLP_ACCEL_CACHE_DIR=" in result.stdout
+    assert "to fix it: export MLP_ACCEL_CACHE_DIR=" in result.stdout
 
 
 def test_doctor_gives_each_problem_with_the_command_that_mends_it() -> None:
     result = run("doctor", "--json", "-", NUMBA_THREADING_LAYER="bogus", MLP_ACCEL_BACKENDS="numpy", MLP_ACCEL_DATA_DIR="/nowhere")
     assert result.returncode == 2
     report = json.loads(result.stdout)
-    mends = {finding["problem"]: finding["mend"] for finding in report["findings"]}
+    fixes = {finding["problem"]: finding["fix"] for finding in report["findings"]}
     for variable in ("NUMBA_THREADING_LAYER", "MLP_ACCEL_BACKENDS", "MLP_ACCEL_DATA_DIR"):
-        assert f"unset {variable}" in mends.values()
-        assert any(variable in problem for problem in mends)
-        assert f"to mend it: unset {variable}" in result.stderr
-    assert report["backends"]["numba"] == {**report["backends"]["numba"], "usable": False, "mend": "unset NUMBA_THREADING_LAYER"}
+        assert f"unset {variable}" in fixes.values()
+        assert any(variable in problem for problem in fixes)
+        assert f"to fix it: unset {variable}" in result.stderr
+    assert report["backends"]["numba"] == {**report["backends"]["numba"], "usable": False, "fix": "unset NUMBA_THREADING_LAYER"}
 
 
 def test_numba_limited_to_one_thread_limits_the_default(clouds: Path) -> None:
@@ -218,12 +218,12 @@ def test_an_unknown_path_names_source_and_choices() -> None:
 
 @pytest.mark.skipif(unavailable("cupy") is None, reason="CuPy runs here")
 def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) -> None:
-    assert_clear_error(run("train", "--backend", "cupy"), 3, "backend 'cupy' cannot run here", "To mend it")
+    assert_clear_error(run("train", "--backend", "cupy"), 3, "backend 'cupy' cannot run here", "To fix it")
     for arguments, environment in ((["--backends", "cupy,numpy"], {}), ([], {"MLP_ACCEL_BACKEND": "cupy"})):
         result = run("bench", "--data", clouds, "--epochs", 1, *arguments, **environment)
         assert result.returncode == 3
         assert "cupy: unavailable" in result.stdout
-        assert "To mend it" in result.stdout
+        assert "To fix it" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def only(findings: Any) -> Finding:
     [finding] = findings
     assert isinstance(finding, Finding)
-    assert finding.mend
+    assert finding.fix
     return finding
 
 
@@ -53,7 +53,7 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     finding = only(variables.findings())
     assert finding.problem.startswith(name)
     assert words in finding.problem
-    assert finding.mend == f"unset {name}"
+    assert finding.fix == f"unset {name}"
     assert finding.wrong_value
 
 
@@ -92,7 +92,7 @@ def test_two_wheels_of_cupy_are_one_too_many(monkeypatch: pytest.MonkeyPatch, wh
     for finding in findings:
         assert finding.problem.startswith("cupy-cuda12x and cupy-cuda13x are both installed")
         remove = "python -m pip uninstall --yes cupy-cuda12x cupy-cuda13x"
-        assert finding.mend == f'{remove} && python -m pip install "cupy-cuda12x[ctk]"'
+        assert finding.fix == f'{remove} && python -m pip install "cupy-cuda12x[ctk]"'
 
 
 NO_TBB = {"tbb": "libtbb.so.12: no such file", "omp": None, "workqueue": None}
@@ -101,7 +101,7 @@ NOTHING = {**NO_OPENMP, "workqueue": "no module named workqueue"}
 
 
 @pytest.mark.parametrize(
-    ("obstacles", "requested", "words", "mend", "wrong_value"),
+    ("obstacles", "requested", "words", "fix", "wrong_value"),
     [
         (NO_TBB, "", None, "", False),
         (NO_TBB, "tbb", "that layer cannot be loaded (libtbb", "unset NUMBA_THREADING_LAYER", True),
@@ -116,7 +116,7 @@ def test_threading_layers(
     obstacles: dict[str, str | None],
     requested: str,
     words: str | None,
-    mend: str,
+    fix: str,
     wrong_value: bool,
 ) -> None:
     pytest.importorskip("numba")
@@ -128,7 +128,7 @@ def test_threading_layers(
         return
     finding = only(findings)
     assert words in finding.problem
-    assert mend in finding.mend
+    assert fix in finding.fix
     assert finding.wrong_value == wrong_value
 
 
@@ -159,7 +159,7 @@ def test_a_blas_with_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch, li
     assert list(blas.findings(64)) == []
     finding = only(blas.findings(2))
     assert "64 threads where 2 cores are granted" in finding.problem
-    assert finding.mend == f"export {variable}=2"
+    assert finding.fix == f"export {variable}=2"
 
 
 # Caches ----------------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "new").write_text("a file, not a folder")
     finding = only(caches.findings())
     assert finding.problem.startswith(name)
-    assert finding.mend == f"unset {name}"
+    assert finding.fix == f"unset {name}"
     assert finding.wrong_value
 
 
@@ -182,7 +182,7 @@ def test_default_caches_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(caches, "cannot_write", lambda folder: f"{folder}: Read-only file system")
     finding = next(iter(caches.findings()))
     assert "compiled at every start" in finding.problem
-    assert finding.mend.startswith("export MLP_ACCEL_CACHE_DIR=")
+    assert finding.fix.startswith("export MLP_ACCEL_CACHE_DIR=")
     assert not finding.wrong_value
 
 
@@ -196,7 +196,7 @@ def test_no_home_folder_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", homeless)
     finding = next(iter(caches.findings()))
     assert finding.problem.startswith("Could not determine home directory")
-    assert finding.mend.startswith("export MLP_ACCEL_CACHE_DIR=")
+    assert finding.fix.startswith("export MLP_ACCEL_CACHE_DIR=")
 
 
 def test_wrong_values_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

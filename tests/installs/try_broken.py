@@ -1,7 +1,7 @@
 """Break an installation in every way that doctor knows, for real: ``python -m tests.installs.try_broken WHEEL``.
 
 Each case breaks something in a scratch environment, prints what ``mlp-accel doctor`` finds, runs the command that it gives and asks
-it again; what cannot be mended on this machine says so. Takes about ten minutes and 4 GB, most of it CuPy's libraries. Groups of
+it again; what cannot be fixed on this machine says so. Takes about ten minutes and 4 GB, most of it CuPy's libraries. Groups of
 cases can be chosen after the wheel: settings, numba, cupy, root.
 """
 
@@ -47,7 +47,7 @@ class Case:
 
     name: str
     words: str
-    mend: str
+    fix: str
     variables: dict[str, str] = field(default_factory=dict)
     broken: AbstractContextManager[object] = field(default_factory=nullcontext)
     can_mend: bool = True
@@ -56,30 +56,30 @@ class Case:
 
 
 def report(environment: Environment, case: Case, before: str = ":") -> tuple[dict[str, str], int]:
-    """What doctor finds wrong, as problem: mend; its exit code."""
+    """What doctor finds wrong, as problem: fix; its exit code."""
     result = environment.run(f"{before} && {case.wrapper} mlp-accel doctor --json -", **case.variables)
     try:
         content: dict[str, Any] = json.loads(result.stdout)
     except json.JSONDecodeError:
         raise SystemExit(f"{case.name}: doctor itself failed:\n{result.stdout}{result.stderr}") from None
-    found = {row["reason"]: row["mend"] for row in content["backends"].values() if not row["usable"]}
-    return found | {finding["problem"]: finding["mend"] for finding in content["findings"]}, result.returncode
+    found = {row["reason"]: row["fix"] for row in content["backends"].values() if not row["usable"]}
+    return found | {finding["problem"]: finding["fix"] for finding in content["findings"]}, result.returncode
 
 
 def try_case(environment: Environment, case: Case) -> None:
-    """Break, ask, mend, ask again."""
+    """Break, ask, fix, ask again."""
     with case.broken:
         found, code = report(environment, case)
-        hits = {problem: mend for problem, mend in found.items() if case.words in problem}
-        if not any(case.mend in mend for mend in hits.values()) or code != case.exit_code:
+        hits = {problem: fix for problem, fix in found.items() if case.words in problem}
+        if not any(case.fix in fix for fix in hits.values()) or code != case.exit_code:
             raise SystemExit(f"{case.name}: doctor found {found} with exit code {code}")
-        problem, mend = next((problem, mend) for problem, mend in hits.items() if case.mend in mend)
+        problem, fix = next((problem, fix) for problem, fix in hits.items() if case.fix in fix)
         if case.can_mend:
-            left, _ = report(environment, case, before=f"{{ {mend}; }} >&2")
+            left, _ = report(environment, case, before=f"{{ {fix}; }} >&2")
             if any(case.words in problem for problem in left):
-                raise SystemExit(f"{case.name}: still there after {mend}: {left}")
-        outcome = "mended by that" if case.can_mend else "cannot be mended here"
-        sys.stdout.write(f"{case.name} (exit {code})\n    {problem}\n    to mend it: {mend}\n    {outcome}\n")
+                raise SystemExit(f"{case.name}: still there after {fix}: {left}")
+        outcome = "fixed by that" if case.can_mend else "cannot be fixed here"
+        sys.stdout.write(f"{case.name} (exit {code})\n    {problem}\n    to fix it: {fix}\n    {outcome}\n")
         sys.stdout.flush()
 
 
@@ -93,7 +93,7 @@ def away(*paths: Path) -> Iterator[None]:
     finally:
         for path in paths:
             hidden = path.with_name(path.name + ".away")
-            if path.exists():  # the mend has put it back
+            if path.exists():  # the fix has put it back
                 hidden.unlink()
             else:
                 hidden.rename(path)
@@ -101,7 +101,7 @@ def away(*paths: Path) -> Iterator[None]:
 
 @contextmanager
 def removed(folder: Path) -> Iterator[None]:
-    """A folder that is deleted; the mend must put it back."""
+    """A folder that is deleted; the fix must put it back."""
     shutil.rmtree(folder)
     yield
 

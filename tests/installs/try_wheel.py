@@ -25,7 +25,7 @@ def try_wheel(wheel: Path, python: str) -> str:
             raise SystemExit(f"{where} is not the installed package")
         report = json.loads(environment.must("mlp-accel doctor --json -"))
         for finding in report["findings"]:  # of this machine, such as a missing OpenMP
-            sys.stdout.write(f"{finding['problem']}; to mend it: {finding['mend']}\n")
+            sys.stdout.write(f"{finding['problem']}; to fix it: {finding['fix']}\n")
         result = json.loads(environment.must("mlp-accel bench --epochs 2 --json -"))
     rows = {row["name"]: row for row in result["results"]}
     wrong = [name for name in ("numpy", "numba") if rows[name]["status"] != "ok" or rows[name]["test_accuracy"] < 0.9]

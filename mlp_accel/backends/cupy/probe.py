@@ -1,4 +1,4 @@
-"""Whether CuPy can run here; if not, why not and what mends it."""
+"""Whether CuPy can run here; if not, why not and what fixes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def probe(device: int | None = None) -> None:
     Raises
     ------
     BackendUnavailableError
-        With the cause, told apart, and the command that mends it.
+        With the cause, told apart, and the command that fixes it.
     """
     cp = import_cupy()
     check_cuda_libraries()
@@ -72,8 +72,8 @@ def _check_device(cp: Any, driver: int, device: int | None) -> None:
     except cp.cuda.runtime.CUDARuntimeError as error:
         if "InsufficientDriver" in str(error):
             found = f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy needs a newer one"
-            mend = f"python -m pip uninstall --yes {' '.join(installed_wheels())} && {install_command()}"
-            raise _unavailable("no driver", found, mend) from error
+            fix = f"python -m pip uninstall --yes {' '.join(installed_wheels())} && {install_command()}"
+            raise _unavailable("no driver", found, fix) from error
         count, detail = 0, first_line(error)
     else:
         detail = "the driver sees none"
@@ -96,8 +96,8 @@ def _check_results(cp: Any) -> None:
         raise ArithmeticError("a matrix product computes wrong numbers")
 
 
-def _unavailable(cause: str, detail: str, mend: str) -> BackendUnavailableError:
-    return BackendUnavailableError("cupy", cause, detail, mend)
+def _unavailable(cause: str, detail: str, fix: str) -> BackendUnavailableError:
+    return BackendUnavailableError("cupy", cause, detail, fix)
 
 
 def first_line(error: BaseException) -> str:

@@ -37,22 +37,22 @@ class NumbaBackend(Backend):
 
     @classmethod
     def probe(cls) -> None:
-        mend = "python -m pip install --upgrade numba"
+        fix = "python -m pip install --upgrade numba"
         try:
             backend = cls()
             importlib.import_module("mlp_accel.backends.numba.ops")
         except ModuleNotFoundError as error:
             cause = "not installed" if error.name == "numba" else "broken installation"
-            raise BackendUnavailableError(cls.name, cause, str(error), mend) from error
+            raise BackendUnavailableError(cls.name, cause, str(error), fix) from error
         except Exception as error:  # an import may fail in any way: a NumPy too new, a library that does not load
-            raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", mend) from error
+            raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", fix) from error
         x, weights = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 2), np.float32)
         try:
             result, _ = backend.dense(x, weights, np.zeros(2, np.float32))
         except Exception as error:
-            raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", mend) from error
+            raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", fix) from error
         if not np.array_equal(result, x @ weights):
-            raise BackendUnavailableError(cls.name, "a kernel failed", "a product has wrong numbers", mend)
+            raise BackendUnavailableError(cls.name, "a kernel failed", "a product has wrong numbers", fix)
 
     @contextmanager
     def limit_threads(self, count: int) -> Iterator[None]:

@@ -126,9 +126,9 @@ def digest(params: HostParams) -> str:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """An exception as an answer: unavailable, refused (the user's to mend) or failed."""
+    """An exception as an answer: unavailable, refused (the user's to fix) or failed."""
     if isinstance(error, BackendUnavailableError):
-        return {"unavailable": f"{error.reason}. To mend it: {error.mend}"}
+        return {"unavailable": f"{error.reason}. To fix it: {error.fix}"}
     if isinstance(error, PeerUnavailableError):
         return {"unavailable": str(error)}
     if isinstance(error, MemoryError):

@@ -65,7 +65,7 @@ def test_libraries_that_were_never_installed_come_with_the_extra(monkeypatch: py
     with pytest.raises(BackendUnavailableError, match=r"NVRTC: libnvrtc\.so\.13; cuBLAS: libcublas\.so\.13") as info:
         check_cuda_libraries()
     assert info.value.cause == "CUDA libraries missing"
-    assert info.value.mend == 'python -m pip install "cupy-cuda13x[ctk]"'
+    assert info.value.fix == 'python -m pip install "cupy-cuda13x[ctk]"'
 
 
 @pytest.mark.parametrize("suffix", ["", "-cu12"])
@@ -74,4 +74,4 @@ def test_a_library_whose_files_are_gone_is_put_back(monkeypatch: pytest.MonkeyPa
     stand_in(monkeypatch, nvrtc=NVRTC, cublas=ImportError("libcublas.so.13: no such file"))
     with pytest.raises(BackendUnavailableError, match="cuBLAS") as info:
         check_cuda_libraries()
-    assert info.value.mend == f"python -m pip install --force-reinstall --no-deps nvidia-cublas{suffix}"
+    assert info.value.fix == f"python -m pip install --force-reinstall --no-deps nvidia-cublas{suffix}"

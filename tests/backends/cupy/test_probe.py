@@ -63,7 +63,7 @@ def why(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None) -> BackendUn
     monkeypatch.setitem(sys.modules, "cupy", module)
     with pytest.raises(BackendUnavailableError) as info:
         CupyBackend.probe()
-    assert info.value.mend
+    assert info.value.fix
     return info.value
 
 
@@ -91,7 +91,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailableError) as info:
         CupyBackend.probe()
     assert info.value.cause == "not installed"
-    assert "pip install" in info.value.mend
+    assert "pip install" in info.value.fix
 
 
 def test_half_uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_half_uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailableError, match="cupy-cuda13x is recorded, its files are gone") as info:
         CupyBackend.probe()
     assert info.value.cause == "broken installation"
-    assert info.value.mend == "python -m pip install --force-reinstall --no-deps cupy-cuda13x"
+    assert info.value.fix == "python -m pip install --force-reinstall --no-deps cupy-cuda13x"
 
 
 def test_an_empty_folder_named_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_driver_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     error = why(monkeypatch, StandIn(driver=12040, devices=CUDARuntimeError("cudaErrorInsufficientDriver: too old")))
     assert error.cause == "no driver"
     assert "12.4" in error.detail
-    assert error.mend == 'python -m pip uninstall --yes cupy-cuda13x && python -m pip install "cupy-cuda12x[ctk]"'
+    assert error.fix == 'python -m pip uninstall --yes cupy-cuda13x && python -m pip install "cupy-cuda12x[ctk]"'
 
 
 @pytest.mark.parametrize("devices", [0, CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")])
@@ -137,7 +137,7 @@ def test_no_device(monkeypatch: pytest.MonkeyPatch, devices: Any) -> None:
 def test_cuda_libraries_missing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     found = why(monkeypatch, StandIn(arrays=raising(error)))
     assert found.cause == "CUDA libraries missing"
-    assert "[ctk]" in found.mend
+    assert "[ctk]" in found.fix
 
 
 def test_a_kernel_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

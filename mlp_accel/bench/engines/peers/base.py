@@ -160,5 +160,5 @@ class Peer(ABC):
         except Exception as error:  # a library may fail to import in any way
             missing = isinstance(error, ModuleNotFoundError)
             cause = f"not installed ({error})" if missing else f"it cannot be imported ({type(error).__name__}: {error})"
-            raise PeerUnavailableError(f"{cause}. To mend it: python -m pip install 'mlp-accel[peers]'") from error
+            raise PeerUnavailableError(f"{cause}. To fix it: python -m pip install 'mlp-accel[peers]'") from error
         return modules[0]
