@@ -2,10 +2,11 @@
 
     python benchmarks/epoch_profile.py    # half a minute
 
-The parts of a step are timed where they are, by a clock around each in the loop of an epoch: on one thread, and on two, for each
-of which a part takes the mean of both; what they spend outside of all parts is starting, joining and waiting for each other. The
-largest pieces of work are also run by themselves, for as many steps. All is of the fastest of `REPEATS` epochs. Whole epochs are
-those of a training by that path, with the order of the samples. Written to ``benchmarks/results/epoch_profile.json``.
+The phases of a step are timed by a clock around each in the loop of an epoch, on one thread and on two, where the time of a phase
+is the mean of both. What the threads spend outside of all phases is starting, joining and waiting for each other. The largest
+pieces of work are also timed by themselves, for as many steps. Each figure is the fastest of `REPEATS` epochs. Whole epochs are
+those of a training by that path, and include drawing the order of the samples. Written to
+``benchmarks/results/epoch_profile.json``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from mlp_accel.activations import find_activation
 from mlp_accel.backends.numba.backend import NumbaBackend
 from mlp_accel.backends.numba.compiler import MATH, numba
 from mlp_accel.backends.numba.emit.addresses import call
-from mlp_accel.backends.numba.paths.sparse import epoch as pixel_epoch
-from mlp_accel.backends.numba.paths.sparse import pixel_lists
-from mlp_accel.backends.numba.paths.sparse.epoch import ERRORS, FORWARD, LOSSES, REST, UPDATE
-from mlp_accel.backends.numba.paths.sparse.memory import Data, table_of
+from mlp_accel.backends.numba.paths.sparse import epoch as sparse_epoch
+from mlp_accel.backends.numba.paths.sparse import lists
+from mlp_accel.backends.numba.paths.sparse.backward import update_first_layer
+from mlp_accel.backends.numba.paths.sparse.epoch import DELTAS, FORWARD, LOSSES, REST, UPDATE
+from mlp_accel.backends.numba.paths.sparse.forward import first_layer, output_deltas
+from mlp_accel.backends.numba.paths.sparse.memory import EpochInput, table_of
 from mlp_accel.backends.numba.paths.sparse.path import SparsePath, SparseRun
-from mlp_accel.backends.numba.paths.sparse.step import first_layer, softmax_errors, update_first_layer
 from mlp_accel.backends.paths import State, Task
 from mlp_accel.bench.environment import environment
 from mlp_accel.bench.roofline import bandwidth, peak_flops
@@ -40,52 +42,52 @@ from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 from mlp_accel.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
-HIDDEN, BATCH, IMAGES, RATE, ONE = 32, 128, 60_000, 0.1, np.float32(1)
-STEPS = -(-IMAGES // BATCH)
+HIDDEN, BATCH, SAMPLES, RATE, ONE = 32, 128, 60_000, 0.1, np.float32(1)
+STEPS = -(-SAMPLES // BATCH)
 REPEATS = 15
 
 CLOCK, MONOTONIC = ctypes.CDLL(None).clock_gettime, time.CLOCK_MONOTONIC
 CLOCK.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
-def timed_epoch(run: int, table: int, n_tasks: int, ns: Any) -> None:
-    """`pixel_epoch.loop` for a block to each task; nanoseconds of each task's parts are added to ``ns[task]``."""
+def timed_epoch(address: int, table: int, n_jobs: int, ns: Any) -> None:
+    """`sparse_epoch.loop` with one block for each job; the nanoseconds of each job's phases are added to ``ns[job]``."""
     for step in range(STEPS + 1):
         for region in range(2):
-            begin, end = (ERRORS, REST) if region == 0 else (REST, REST + 1)
-            for task in numba.prange(n_tasks):
+            begin, end = (DELTAS, REST) if region == 0 else (REST, REST + 1)
+            for job in numba.prange(n_jobs):
                 now = np.empty(4, np.int64)
-                for part in range(begin, end):
-                    batch = step - 1 if part < FORWARD else step
+                for phase in range(begin, end):
+                    batch = step - 1 if phase < FORWARD else step
                     if 0 <= batch < STEPS:
                         CLOCK(MONOTONIC, now.ctypes)
-                        call(run, (part, np.int64(task), table, batch, BATCH, ONE))
+                        call(address, (phase, np.int64(job), table, batch, BATCH, ONE))
                         CLOCK(MONOTONIC, now[2:].ctypes)
-                        ns[task, part] += (now[2] - now[0]) * 1_000_000_000 + now[3] - now[1]
+                        ns[job, phase] += (now[2] - now[0]) * 1_000_000_000 + now[3] - now[1]
         if step < STEPS:
-            call(run, (LOSSES, 0, table, step, BATCH, ONE))
+            call(address, (LOSSES, 0, table, step, BATCH, ONE))
 
 
-def first_products(data: Any, rules: Any, network: Any, scratch: Any) -> None:
+def first_products(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
     """The products with the weights of the first layer."""
-    for step in range(IMAGES // BATCH):
-        first_layer(data, network, scratch, step * BATCH, 0, 0, BATCH)
+    for step in range(SAMPLES // BATCH):
+        first_layer(inputs, network, scratch, step * BATCH, 0, 0, BATCH)
 
 
-def softmaxes(data: Any, rules: Any, network: Any, scratch: Any) -> None:
-    """Softmax, what the loss is made of, and the errors at the logits."""
-    for step in range(IMAGES // BATCH):
-        softmax_errors(data, rules, network, scratch, step * BATCH, 0, BATCH, BATCH)
+def softmaxes(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
+    """Softmax, what the loss is made of, and the deltas at the logits."""
+    for step in range(SAMPLES // BATCH):
+        output_deltas(inputs, rules, network, scratch, step * BATCH, 0, BATCH, BATCH)
 
 
-def first_updates(data: Any, rules: Any, network: Any, scratch: Any) -> None:
-    """The updates of the first layer, on lists of the same few images, which are in the cache as they are in an epoch."""
-    for _ in range(IMAGES // BATCH):
-        update_first_layer(data, rules, network, scratch, 0, 0, BATCH, 0, 0)
+def first_updates(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
+    """The updates of the first layer, on the lists of the same few samples: they are in the cache, as in an epoch."""
+    for _ in range(SAMPLES // BATCH):
+        update_first_layer(inputs, rules, network, scratch, 0, 0, BATCH, 0, 0)
 
 
 def compiled(function: Callable[..., None], parallel: Any = False) -> Any:
-    """For this run only: with a clock inside, or the calls of a benchmark around it, nothing is worth keeping."""
+    """Compiled for this process alone: with a clock inside, or called by a benchmark, a kernel is not worth keeping on disk."""
     return numba.njit(parallel=parallel, fastmath=MATH, error_model="numpy", nogil=True)(function)
 
 
@@ -110,12 +112,12 @@ def sparse_run(mnist: Dataset) -> SparseRun:
     return run
 
 
-def epoch_inputs(run: SparseRun, order: npt.NDArray[Any], rate: float) -> Data:
-    """What an epoch in this order takes."""
-    place = run.places[0]
-    assert pixel_lists.follow_order(order, run.lists.starts, run.lists.stops, run.y, 10, place.in_order)
-    starts, stops, labels = place.in_order
-    return Data(run.lists.entries, starts, stops, labels, run.values, run.shares, np.full(STEPS, rate, np.float32))
+def epoch_inputs(run: SparseRun, order: npt.NDArray[Any], rate: float) -> EpochInput:
+    """What an epoch in this order trains on."""
+    trainee = run.trainees[0]
+    assert lists.follow_order(order, run.lists.starts, run.lists.stops, run.y, 10, trainee.in_order)
+    starts, stops, labels = trainee.in_order
+    return EpochInput(run.lists.entries, starts, stops, labels, run.values, run.shares, np.full(STEPS, rate, np.float32))
 
 
 def main() -> None:
@@ -125,13 +127,13 @@ def main() -> None:
 
     def timed(n_threads: int) -> tuple[float, npt.NDArray[np.float64]]:
         """Seconds of the fastest epoch, and of its parts."""
-        run, address = sparse_run(mnist), pixel_epoch.address_of_run_part("float32")
+        run, address = sparse_run(mnist), sparse_epoch.address_of_phase("float32")
         kernel = compiled(timed_epoch, {"fusion": False} if n_threads > 1 else False)
         found = []
         for _ in range(1 + REPEATS):  # the first one compiles
-            inputs = epoch_inputs(run, rng.permutation(IMAGES), RATE)
-            ns = np.zeros((n_threads, 8), np.int64)  # tasks do not write to each other's cache lines
-            table = table_of(inputs, run.rules, run.places[0].network, run.places[0].scratch)
+            inputs = epoch_inputs(run, rng.permutation(SAMPLES), RATE)
+            ns = np.zeros((n_threads, 8), np.int64)  # the cache lines that jobs write to are apart
+            table = table_of(inputs, run.rules, run.trainees[0].network, run.trainees[0].scratch)
             start = time.perf_counter()
             kernel(address, table.ctypes.data, n_threads, ns)
             found.append((time.perf_counter() - start, ns.mean(axis=0) / 1e9))
@@ -140,9 +142,9 @@ def main() -> None:
     def alone(part: Callable[[Any, Any, Any, Any], None]) -> float:
         with get_backend("numba").limit_threads(1):
             run = sparse_run(mnist)
-            order, place = rng.permutation(IMAGES), run.places[0]
-            memory = run.rules, place.network, place.scratch
-            pixel_epoch.train_epoch(epoch_inputs(run, order, RATE), *memory, BATCH)  # there must be numbers in the scratch
+            order, trainee = rng.permutation(SAMPLES), run.trainees[0]
+            memory = run.rules, trainee.network, trainee.scratch
+            sparse_epoch.train_epoch(epoch_inputs(run, order, RATE), *memory, BATCH)  # there must be numbers in the scratch
             inputs, kernel = epoch_inputs(run, order, 0.0), compiled(part)
             return fastest(lambda: kernel(inputs, *memory))
 
@@ -166,7 +168,7 @@ def main() -> None:
         columns[f"{n_threads} thread{'s' if n_threads > 1 else ''}"] = {
             "forward: first layer, its activation, partial sums of the second": parts[FORWARD],
             "the rest forward, softmax, and back to the errors of the second layer": parts[REST],
-            "errors of the first layer": parts[ERRORS],
+            "errors of the first layer": parts[DELTAS],
             "gradients and updates": parts[UPDATE],
             "starting, joining, waiting, sums of the losses": seconds - parts.sum(),
             "whole epoch of a training, with the order of the samples": whole(n_threads),

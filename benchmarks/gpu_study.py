@@ -32,7 +32,7 @@ from mlp_accel.cli.exit_codes import DIFFERENT, UNAVAILABLE, WRONG_USAGE  # noqa
 from mlp_accel.files import check_writable, write_json  # noqa: E402
 
 STAGE_SECONDS = 220.0
-"""Of a stage; four minutes with what the start and the end of its last process take."""
+"""Limit for the rows of a stage: starting and ending its last process included, it stays below four minutes."""
 
 CLUSTERS = (2, 4, 8, 16)
 NETWORKS = tuple(2**power for power in range(11))
@@ -53,7 +53,7 @@ def cupy(path: str, measure: Callable[..., dict[str, Any]] = ours.times, variant
 
 
 def many_rows() -> list[Plan]:
-    """K networks at once: in clusters of 8, of which fewer run at once, and for some K of 2, which take longer each."""
+    """K networks at once: in clusters of 8 blocks, and for some K of 2, of which more fit on the GPU but each takes longer."""
     rows = []
     for count in NETWORKS:
         for size in (8, 2) if count in (1, 64, 256, 1024) else (8,):
@@ -62,7 +62,7 @@ def many_rows() -> list[Plan]:
 
 
 def peer_rows() -> list[Plan]:
-    """The peers, and our fastest paths again: in the same run. The one that takes longest to start comes last."""
+    """The peers, and our fastest paths again, in one stage. The one that takes longest to start comes last."""
     rows = [cupy(f"cluster:{size}") for size in (8, 16)]
     settings: dict[str, dict[str, Any]] = {
         "torch-eager": {"peer": "torch", "style": "eager"},
@@ -76,7 +76,7 @@ def peer_rows() -> list[Plan]:
 
 
 def vmap_rows() -> list[Plan]:
-    """JAX vmap over K networks, and ours at the same K: in the same run."""
+    """JAX vmap over K networks, and our cluster path with the same K, in one stage."""
     rows = []
     for count in (1, 16, 64, 256, 1024):
         options: dict[str, Any] = {"networks": count, "epochs": 3}
@@ -144,7 +144,7 @@ def result_file(stage: str, folder: Path) -> Path:
 
 
 def plan_text(stage: str, folder: Path) -> str:
-    """The rows of a stage, for people."""
+    """The rows that a stage will measure, as text."""
     rows = [f"    {plan.label}: {plan.measure.__module__}.{plan.measure.__name__}({_keywords(plan)})" for plan in STAGES[stage]()]
     return "\n".join([f"{stage}: at most {STAGE_SECONDS:.0f} s, {len(rows)} rows, to {result_file(stage, folder)}", *rows])
 

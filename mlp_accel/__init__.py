@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
     from mlp_accel.optimizers import Optimizer
     from mlp_accel.schedules import Schedule
+    from mlp_accel.training.evaluate import evaluate
     from mlp_accel.training.history import History, NonFiniteLossError
     from mlp_accel.training.notebook import from_notebook, to_notebook
     from mlp_accel.training.parameters import load_params, save_params
-    from mlp_accel.training.train import evaluate, mini_batch_sgd, train_many
+    from mlp_accel.training.train import mini_batch_sgd, train_many
 
 __version__ = "0.1.0"
 
@@ -97,7 +98,7 @@ _HOMES = {
     "to_notebook": "training.notebook",
     "load_params": "training.parameters",
     "save_params": "training.parameters",
-    "evaluate": "training.train",
+    "evaluate": "training.evaluate",
     "mini_batch_sgd": "training.train",
 }
 

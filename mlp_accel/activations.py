@@ -1,7 +1,7 @@
 """The activations of the hidden layers. A new one is one function here, or in a file of yours: see `activation`.
 
-Each is a function of what goes into a unit, with its slope (its derivative) as a function of what comes out or, where that does not
-tell it, of what goes in. Both are recorded, so they are in every kernel of every backend.
+Each is a function of what goes into a unit, with its slope (its derivative) as a function of what comes out or, where that is not
+enough to compute it, of what goes in. Both are recorded (see `mlp_accel.elementwise`), so every kernel of every backend has them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlp_accel.errors import SettingError
 Function = Callable[[Any], Any]
 
 CHECKED = np.arange(-6.0, 6.0, 0.173)
-"""Where a slope is compared with differences; no kink of a common activation lies there."""
+"""The inputs at which a slope is compared with differences of the function; none is at a kink of a common activation."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Activation:
 
     @cached_property
     def times_slope(self) -> Record:
-        """An error times the slope, recorded: of the error, and of what comes out or (`of_input`) goes in."""
-        return record(lambda error, kept: error * self.slope(kept), 2)
+        """``delta * slope``, recorded: a function of a delta, and of what comes out of the unit or (`of_input`) goes in."""
+        return record(lambda delta, kept: delta * self.slope(kept), 2)
 
     def _check_slope(self) -> None:
         step = 1e-5
@@ -95,7 +95,7 @@ class Activation:
 def activation(*, slope: Function, of_input: bool = False) -> Callable[[Function], Activation]:
     """Make an `Activation` of a function: ``@activation(slope=lambda a: 1.0 - a * a)``.
 
-    To be used in Python, it is passed as ``activation=``; what is in this file can also be chosen by its name.
+    It is passed as ``activation=``. Those that are defined in this file can also be chosen by their names.
     """
     return lambda function: Activation(function, slope, of_input)
 
@@ -157,7 +157,9 @@ GELU_SCALE = 1.5957691216057308
 
 
 def _gelu_slope(z: Any) -> Any:
-    z = maximum(minimum(z, 10.0), -10.0)  # beyond it is 1 or 0 to the last bit, but 0 would meet the infinite square of z
+    z = maximum(
+        minimum(z, 10.0), -10.0
+    )  # beyond it the slope is 1 or 0 to the last bit, and z * z could overflow: infinity times 0 is NaN
     inner = GELU_SCALE * (z + 0.044715 * z * z * z)
     return _logistic(inner) + z * _logistic_slope(inner) * (GELU_SCALE * (1.0 + 0.134145 * z * z))
 
@@ -179,7 +181,7 @@ def silu(z: Any) -> Any:
 
 BUILT_IN: dict[str, Activation] = {value.name: value for value in list(globals().values()) if isinstance(value, Activation)}
 ACTIVATIONS = tuple(BUILT_IN)
-"""Their names."""
+"""The names by which they can be chosen."""
 
 
 def find_activation(value: str | Activation) -> Activation:

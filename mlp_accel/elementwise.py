@@ -6,7 +6,9 @@ CUDA C. What is the same for all elements of a step (a learning rate, ``1 - beta
 once a step and in float64.
 
 The functions here (`exp`, `tanh`, `where`, …) take symbols, numbers and NumPy arrays, so a function that is made of them can be
-tried out, and is checked, as it stands. An ``if``, ``==`` or ``float()`` on a symbol is an error: it could not be recorded.
+called, and is tested, with numbers. An ``if``, ``==`` or ``float()`` on a symbol is an error: it could not be recorded.
+
+The module is longer than others because a symbol has a method for each of Python's operators; recording itself is about 100 lines.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ OPERATORS = {
     "bitwise_and": "&",
     "bitwise_or": "|",
 }
-"""By the names of NumPy's functions."""
+"""Operators by the names of the NumPy functions that do the same."""
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sqrt", "abs", "maximum", "minimum", "where")
 
 _PYTHON: dict[str, Callable[..., Any]] = {
@@ -201,7 +203,7 @@ def minimum(a: Any, b: Any) -> Any:
 def where(condition: Any, a: Any, b: Any) -> Any:
     """`a` where the condition holds, else `b`; both are computed."""
     if not _recording(condition, a, b):
-        return np.where(condition, a, b)[()]  # a number of numbers
+        return np.where(condition, a, b)[()]  # of numbers this is a number again, not a 0-d array
     if isinstance(condition, Symbol) and not condition.boolean:
         raise RecordingError("the condition of where must be a comparison, such as z > 0")
     if not isinstance(condition, Symbol):
@@ -223,11 +225,13 @@ def _is(value: Any, number: float) -> bool:
 
 
 def _apply(op: str, *arguments: Any) -> Any:
-    """A number from numbers, a symbol from symbols. A factor of 0, a term of 0 and a factor of 1 are left out."""
+    """A number from numbers; a symbol if one of them is a symbol. Terms of 0 and factors of 0 and 1 are left out."""
     if not _recording(*arguments):
         return _PYTHON[op](*arguments)
     arguments = tuple(x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in arguments)
-    if op in LOGICAL and any(isinstance(x, bool | np.bool) for x in arguments):  # known already: a comparison of constants
+    if op in LOGICAL and any(
+        isinstance(x, bool | np.bool) for x in arguments
+    ):  # one side is a comparison of constants, whose outcome is known already
         known, other = sorted(arguments, key=lambda x: isinstance(x, Symbol))
         return other if bool(known) == (op == "&") else bool(known)
     n_conditions = {"where": 1, "&": 2, "|": 2}.get(op, 0)
@@ -278,7 +282,7 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a function computes.
+    """What a function computes, as a list of assignments.
 
     Attributes
     ----------
@@ -289,7 +293,7 @@ class Record:
     results : tuple of str or float
         What the function returns: names, or constants.
     columns : tuple of Symbol
-        Uniform values that it needs, ``u0``, ``u1``, …: for `uniform_values`.
+        The uniform values that it needs, called ``u0``, ``u1``, … in the assignments; `uniform_values` computes them.
     """
 
     elements: tuple[str, ...]
@@ -311,7 +315,7 @@ class Record:
         known: dict[Operand, Any] = dict(zip((*self.elements, *self.uniforms), (*elements, *uniforms), strict=True))
 
         def array(operand: Operand) -> Any:
-            """Functions of the standard want arrays where operators take numbers."""
+            """The operand as an array: unlike operators, the standard's functions do not take numbers."""
             value = known.get(operand, operand)
             if isinstance(value, float | int):
                 return xp.full_like(like, value)
@@ -322,7 +326,7 @@ class Record:
                 value = getattr(xp, line.op)(*map(array, line.operands))
             elif line.op in LOGICAL:
                 value = (xp.logical_and if line.op == "&" else xp.logical_or)(*map(array, line.operands))
-            elif line.op in COMPARISONS:  # perhaps of a uniform value, and yet a condition for each element
+            elif line.op in COMPARISONS:  # also a comparison of uniform values must be a condition for each element
                 value = _PYTHON[line.op](*map(array, line.operands))
             else:
                 value = _PYTHON[line.op](*(known.get(operand, operand) for operand in line.operands))
@@ -376,7 +380,7 @@ def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
     def assign(op: str, *operands: Operand) -> str:
         return lines.setdefault((op, *operands), f"t{len(lines)}")
 
-    seen: dict[int, Operand] = {}  # a symbol that is used twice is visited once
+    seen: dict[int, Operand] = {}  # so that a symbol that is used twice is recorded once
 
     def visit(value: Any) -> Operand:
         if not isinstance(value, Symbol):

@@ -69,7 +69,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _permissions(path: Path) -> int:
-    """Those of the file that is there, else those of a new one."""
+    """The permissions of the file that is there, else those that a new file gets."""
     if path.exists():
         return stat.S_IMODE(path.stat().st_mode)
     umask = os.umask(0)
@@ -118,11 +118,11 @@ def flush_output() -> None:
 
 
 def end_quietly() -> NoReturn:
-    """The reader of standard output has gone: that is no error."""
+    """End the process without a message: the reader of standard output has gone, which is no error."""
     discard_output()
     sys.exit(BROKEN_PIPE)
 
 
 def discard_output() -> None:
-    """What is still buffered for standard output goes nowhere, in place of failing once more at exit."""
+    """Throw away what is still buffered for standard output, which Python would otherwise fail to write at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

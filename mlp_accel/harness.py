@@ -1,7 +1,8 @@
 """The entry of `mlp-accel ab`: a training that another version of this package can start and time.
 
-``ab`` measures two builds by the worker of one of them, so what that worker touches must mean the same in both. That is this module
-alone. Nothing here changes its meaning: what must change gets a new `VERSION`, and the worker goes on to know the old ones.
+``ab`` measures two builds by the worker process of one of them. So whatever that worker uses of a build must mean the same in both,
+and this module is all that it uses. What is here must keep its meaning: a change gets a new `VERSION`, and the worker still handles
+the old ones.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ class MeasuredTraining:
     batch_size, learning_rate, seed : number
         As for `mini_batch_sgd`.
     activation, gradient, optimizer : str
-        Names.
+        As for `mini_batch_sgd`, by name.
     settings : mapping of str to float
-        Of the optimiser, where they differ from its defaults; one that is None does not.
+        Settings of the optimiser that differ from its defaults; None stands for the default.
     path : str
         A path by name, or ``"auto"``: the fastest that can train this.
 
     Attributes
     ----------
     device : str
-        Where it computes, for people.
+        Where it computes, in words for people.
     path : str
         Name of the path that was taken.
 
@@ -92,5 +93,5 @@ class MeasuredTraining:
         self.path = self._trainer.taken.name
 
     def epoch(self) -> float:
-        """Train on every sample once, and return when the device is done: the mean loss."""
+        """Train on every sample once and wait for the device; returns the mean loss."""
         return self._trainer.epoch().losses[0]

@@ -3,6 +3,8 @@
 The whole algorithm, on any number of layers and on any backend: `train_step` is what trains, and the public verbs `forward`,
 `backward` and `sgd` are made of the same pieces. Parameters are a list of ``(weights, bias)``, one pair per layer, ``weights`` of
 shape ``(n_in, n_out)`` and ``bias`` of shape ``(n_out,)``. The verbs never change their inputs.
+
+A *delta* is the error at a layer: the derivative of the loss by what goes into the layer's activation, for each sample and unit.
 """
 
 from __future__ import annotations
@@ -10,18 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.activations import Activation, find_activation
+from mlp_accel.backends.arrays import Array, Params, Slots
+from mlp_accel.backends.base import Backend
+from mlp_accel.backends.paths import Task
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
-
-if TYPE_CHECKING:
-    from mlp_accel.backends.base import Array, Backend, Params, Slots
-    from mlp_accel.backends.paths import Task
 
 
 def init_params(
@@ -73,7 +74,7 @@ def init_params(
 def train_step(
     backend: Backend, params: Params, slots: Slots, x: Array, y: Array, task: Task, scalars: Any
 ) -> tuple[Params, Slots, Any, Any]:
-    """Train on one minibatch: forward, loss, backward, and each layer's update as soon as its error is known.
+    """Train on one minibatch: forward, loss, backward, and each layer's update as soon as its delta is known.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def train_step(
     task : Task
         Activation, gradient and update rule.
     scalars : sequence of float
-        The uniform numbers of this step, as the rule orders them.
+        The uniform numbers of this step (the learning rate and the like), in the order of the rule's columns.
 
     Returns
     -------
@@ -99,8 +100,8 @@ def train_step(
     """
     outputs, kept = layer_outputs(backend, params, x, task.activation)
     delta, loss, hits = backend.classify(outputs[-1], y, task.gradient)
-    for layer, inputs, error in walk_back(backend, params, outputs, kept, delta, task.activation):
-        params[layer], slots[layer] = backend.update(params[layer], slots[layer], inputs, error, task.rule, scalars)
+    for layer, inputs, layer_delta in walk_back(backend, params, outputs, kept, delta, task.activation):
+        params[layer], slots[layer] = backend.update(params[layer], slots[layer], inputs, layer_delta, task.rule, scalars)
     return params, slots, loss, hits
 
 
@@ -117,9 +118,9 @@ def layer_outputs(backend: Backend, params: Params, x: Array, activation: Activa
 def walk_back(
     backend: Backend, params: Params, outputs: Sequence[Array], kept: Sequence[Array], delta: Array, activation: Activation
 ) -> Iterator[tuple[int, Array, Array]]:
-    """From the error at the logits down: for each layer its number, its input and its error (before the activation).
+    """From the delta at the logits down: for each layer its number, its input and its delta.
 
-    The error of the layer below is computed before a layer is handed out, so its weights may then be changed.
+    The delta of the layer below is computed before a layer is yielded, so whoever gets the layer may change its weights.
     """
     for layer in reversed(range(len(params))):
         weights, _ = params[layer]
@@ -132,7 +133,7 @@ def walk_back(
 
 
 def forward(backend: Backend, params: Params, x: Array, activation: str | Activation = "tanh") -> tuple[list[Array], Array]:
-    """Propagate a batch through the network.
+    """Propagate a minibatch through the network.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def forward(backend: Backend, params: Params, x: Array, activation: str | Activa
     x : array (n, n_in)
         uint8 (scaled by 1/255) or the backend's floating dtype (used as it is).
     activation : str or Activation
-        Of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
+        Activation of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
 
     Returns
     -------
@@ -193,7 +194,7 @@ def backward(
     gradient: str = "exact",
     activation: str | Activation = "tanh",
 ) -> Params:
-    """Propagate the error back: one ``(weights, bias)`` gradient per layer.
+    """Propagate the deltas back: one ``(weights, bias)`` gradient per layer.
 
     Parameters
     ----------
@@ -202,8 +203,8 @@ def backward(
     y : array (n,)
         Integer labels.
     gradient : {"exact", "notebook"}
-        ``"exact"``: the gradient of the mean cross-entropy. ``"notebook"``: the rule of the notebook, a sum over the batch in which
-        the error is multiplied by ``y_hat * (1 - y_hat)`` once more.
+        ``"exact"``: the gradient of the mean cross-entropy. ``"notebook"``: the rule of the notebook, a sum over the samples, in
+        which the delta at the logits is multiplied by ``y_hat * (1 - y_hat)`` once more.
     activation : str or Activation
         As given to `forward`. Where its slope is a function of what goes into a unit, that is computed once more.
 
@@ -218,7 +219,7 @@ def backward(
         kept = [backend.dense(x, weights, bias, None)[0] for x, (weights, bias) in zip(outputs[:-2], params[:-1], strict=True)]
     delta = backend.output_delta(y, y_hat, gradient)
     walk = walk_back(backend, params, outputs, kept, delta, activation)
-    return [backend.dense_gradient(inputs, error) for _, inputs, error in walk][::-1]
+    return [backend.dense_gradient(inputs, layer_delta) for _, inputs, layer_delta in walk][::-1]
 
 
 def sgd(backend: Backend, params: Params, grads: Params, learning_rate: float) -> Params:

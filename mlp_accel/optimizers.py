@@ -9,7 +9,7 @@ defaults::
         return p, beta2 * m + (1.0 - beta2) * g
 
 The arguments between the gradient and ``rate`` are the slots; it returns the parameter, then the slots. The rule is recorded (see
-`mlp_accel.elementwise`), so it is in every kernel of every backend. Conventions are those of PyTorch: momentum without dampening,
+`mlp_accel.elementwise`), so every kernel of every backend has it. Conventions are those of PyTorch: momentum without dampening,
 weight decay added to the gradient but for adamw, epsilon outside of the root.
 """
 
@@ -38,7 +38,7 @@ class Rule:
     Attributes
     ----------
     record : Record
-        Of the parameter, its gradient and its slots; returns the parameter, then the slots.
+        The recorded function of the parameter, its gradient and its slots, which returns the parameter, then the slots.
     n_slots : int
         Numbers that are remembered for each parameter.
     """
@@ -53,7 +53,7 @@ class Rule:
 
     @cached_property
     def rate_column(self) -> int | None:
-        """Which of them is `u` if the rule is just ``p - u * g``; None if it is anything else."""
+        """The column of `u` if the rule is just ``p - u * g``, for which kernels have a faster form; None for any other rule."""
         lines, results = self.record.assignments, self.record.results
         if self.n_slots or len(lines) != 2 or results != (lines[1].name,) or lines[1].operands != ("a0", lines[0].name):
             return None
@@ -107,7 +107,7 @@ class Optimizer:
 
     @property
     def name(self) -> str:
-        """That of the function."""
+        """The name of the function."""
         return getattr(self.rule, "__name__", repr(self.rule))
 
     def __str__(self) -> str:
@@ -220,7 +220,7 @@ def nesterov(p: Any, g: Any, velocity: Any, rate: Any = 0.05, momentum: Any = 0.
 
 
 def _adam_change(g: Any, m: Any, v: Any, rate: Any, step: Any, beta1: Any, beta2: Any, epsilon: Any) -> Any:
-    """What is taken from the parameter, and the two moments (Kingma and Ba, 2015, algorithm 1)."""
+    """The change to subtract from the parameter, and the two moments (Kingma and Ba, 2015, algorithm 1)."""
     m = beta1 * m + (1.0 - beta1) * g
     v = beta2 * v + (1.0 - beta2) * (g * g)
     root = sqrt(v) * (1.0 / sqrt(1.0 - beta2**step)) + epsilon

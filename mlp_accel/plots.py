@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlp_accel.errors import OutputError
 from mlp_accel.files import write_atomically
-from mlp_accel.training.history import History
 
 FORMATS = ("png", "svg", "pdf")
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8a8a"
 
 
+class Curves(Protocol):
+    """What is plotted of a `mlp_accel.History`: for each epoch the loss and the accuracy."""
+
+    @property
+    def loss(self) -> Sequence[float]:
+        """For each epoch the mean loss."""
+
+    @property
+    def accuracy(self) -> Sequence[float]:
+        """For each epoch the share of right answers."""
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the ending of `path` names, whole or not at all.
+    """Write a figure in the format that the ending of `path` names; the file is there whole or not at all.
 
     Raises
     ------
@@ -41,12 +54,13 @@ def check_format(path: Path) -> str:
     return ending
 
 
-def plot_history(history: History, reference: dict[int, tuple[float, float]] | None = None, label: str = "ours") -> Figure:
+def plot_history(history: Curves, reference: dict[int, tuple[float, float]] | None = None, label: str = "ours") -> Figure:
     """Loss and accuracy over the epochs, side by side.
 
     Parameters
     ----------
-    history : History
+    history : Curves
+        Such as a `mlp_accel.History`.
     reference : dict, optional
         A second curve, ``{epoch: (loss, accuracy)}``: the one that the notebook printed.
     label : str
@@ -57,14 +71,14 @@ def plot_history(history: History, reference: dict[int, tuple[float, float]] | N
     matplotlib.figure.Figure
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    epochs = range(1, len(history) + 1)
+    epochs = range(1, len(history.loss) + 1)
     titles = ("Loss", "Accuracy")
     for index, (axes, values) in enumerate(zip(figure.subplots(1, 2), (history.loss, history.accuracy), strict=True)):
         if reference:
             axes.plot(
                 list(reference), [pair[index] for pair in reference.values()], ".", color=ORANGE, label="notebook, as printed"
             )
-        axes.plot(epochs, values, "-" if len(history) > 20 else "-o", color=BLUE, label=label)
+        axes.plot(epochs, values, "-" if len(history.loss) > 20 else "-o", color=BLUE, label=label)
         axes.set(title=titles[index], xlabel="Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

@@ -1,7 +1,7 @@
 """Learning-rate schedules: one rate for each minibatch. A new one is one function here, or in a file of yours.
 
 A schedule is a function of the number of a step (from 0) and of the number of all steps; it returns what the learning rate is
-multiplied with. Those that need more settings have them as further arguments, with defaults.
+multiplied by. Further settings are further arguments, with defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ScheduleFunction = Callable[..., float]
 
 
 def constant(step: int, steps: int) -> float:
-    """The same rate from first to last."""
+    """The same rate in every step."""
     return 1.0
 
 
@@ -41,7 +41,7 @@ def step(step: int, steps: int, steps_per_epoch: int = 1, step_epochs: int = 1, 
 
 
 START, END = 1 / 25, 1 / 25e4
-"""Of a cycle, in units of its highest rate: the defaults of PyTorch's ``OneCycleLR``."""
+"""The first and the last rate of `one_cycle`, relative to the highest: the defaults of PyTorch's ``OneCycleLR``."""
 
 
 def one_cycle(step: int, steps: int, warmup: float = 0.3) -> float:
@@ -59,7 +59,7 @@ def _between(start: float, stop: float, share: float) -> float:
 SCHEDULES: dict[str, ScheduleFunction] = {
     function.__name__.replace("_", "-"): function for function in (constant, linear, cosine, step, one_cycle)
 }
-"""By name."""
+"""The schedules above, by name."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Schedule:
     function : callable
         The factor of the learning rate, as the top of this file describes it.
     warmup : float
-        Share of all steps in which the rate first rises in a straight line; the function then has the other steps for itself. (A
-        function with a setting of this name does it in its own way.)
+        Share of all steps in which the rate first rises in a straight line; the function is given the other steps only. A function
+        that has an argument of this name gets the share and does the warm-up itself.
     settings : tuple of (str, float)
         Further arguments of the function.
     """
@@ -83,7 +83,7 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        """That of the function."""
+        """The name of the function."""
         return getattr(self.function, "__name__", repr(self.function)).replace("_", "-")
 
     def rates(self, learning_rate: float, epoch: int, epochs: int, steps_per_epoch: int) -> npt.NDArray[np.float64]:

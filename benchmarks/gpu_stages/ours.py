@@ -38,7 +38,7 @@ def gpu_backend(tf32: bool = False) -> CupyBackend:
 
 
 def probe() -> dict[str, Any]:
-    """What the GPU is."""
+    """Name, versions and properties of the GPU."""
     backend = gpu_backend()
     gpu = backend.gpu
     attributes = gpu.cp.cuda.Device(gpu.index).attributes
@@ -54,7 +54,7 @@ def probe() -> dict[str, Any]:
 
 
 def gpu_tests(timeout: float) -> dict[str, Any]:
-    """The tests that need a GPU."""
+    """Run the tests that need a GPU."""
     gpu_backend()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cupy", "--require-backend", "cupy", "-p", "no:cacheprovider"]
     try:
@@ -69,7 +69,7 @@ def gpu_tests(timeout: float) -> dict[str, Any]:
 
 
 def parity(path: str, tf32: bool = False) -> dict[str, Any]:
-    """A path against the NumPy backend: parameters after a few steps, and after a full epoch, whose loss must agree."""
+    """Compare a path with the NumPy backend: its parameters after a few steps and after an epoch, and the loss of both."""
     ours, theirs = gpu_backend(tf32), get_backend("numpy")
     mnist = load("mnist")
     fields: dict[str, Any] = {"device": ours.device}
@@ -93,7 +93,7 @@ def parity(path: str, tf32: bool = False) -> dict[str, Any]:
             problems.append(wrong)
     again = _train(ours, mnist.x_train, mnist.y_train, path)
     if any(not np.array_equal(a, b) for one, other in zip(params, again[0], strict=True) for a, b in zip(one, other, strict=True)):
-        problems.append("a second run gives other bits")
+        problems.append("a second training gives other bits")
     fields["loss"] = [fields["epoch_loss"]["ours"]]
     return {"mismatch": "; ".join(problems) or None, **fields}
 
@@ -138,7 +138,7 @@ class OurEngine:
 
 
 def times(path: str, tf32: bool = False, networks: int = 1, epochs: int = 10, reference: bool = True) -> dict[str, Any]:
-    """Epoch times of a path, for one network or many side by side; the losses are held to NumPy's."""
+    """Epoch times of a path, for one network or many side by side; the losses are compared with NumPy's."""
     backend = gpu_backend(tf32)
     engines: list[OurEngine] = []
 
@@ -166,9 +166,9 @@ def reference_losses(epochs: int) -> list[float]:
 
 
 def op_map(hidden: int, batches: tuple[int, ...]) -> dict[str, Any]:
-    """Seconds a step of NumPy on the host, of the loop and of the graph on the GPU, for one hidden size and several batch sizes."""
+    """Seconds for a step of NumPy on the host, and of loop and graph on the GPU, for one hidden size and several batch sizes."""
     gpu = gpu_backend()
-    engines: dict[str, tuple[Backend, str]] = {
+    contenders: dict[str, tuple[Backend, str]] = {
         "numpy": (get_backend("numpy"), "loop"),
         "loop": (gpu, "loop"),
         "graph": (gpu, "graph"),
@@ -179,12 +179,12 @@ def op_map(hidden: int, batches: tuple[int, ...]) -> dict[str, Any]:
     for batch in batches:
         n = min(len(mnist.x_train), MAP_STEPS * batch)
         cell: dict[str, Any] = {"hidden": hidden, "batch_size": batch, "samples": n}
-        for name, (backend, path) in engines.items():
+        for name, (backend, path) in contenders.items():
             options: dict[str, Any] = {"batch_size": batch, "learning_rates": [0.01], "epochs": 4, "path": path}
             trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], [init_params(sizes)], backend, **options)
             trainer.epoch()
             seconds = sorted(trainer.epoch().seconds for _ in range(3))
             cell[f"{name}_seconds_per_step"] = seconds[1] / -(-n // batch)
-        cell["winner"] = min(engines, key=lambda name: float(cell[f"{name}_seconds_per_step"]))
+        cell["winner"] = min(contenders, key=lambda name: float(cell[f"{name}_seconds_per_step"]))
         cells.append(cell)
     return {"map": cells}

@@ -1,7 +1,7 @@
 """The peers on the same GPU, each as its own users would write it. All compute in float32 (TF32 off) unless a row says otherwise.
 
-Images lie on the device as uint8, the order of the samples comes from the host once an epoch, and the loss is read once an epoch:
-as in our own rows.
+The samples lie on the device as uint8, their order comes from the host once an epoch, and the loss is read once an epoch: as in our
+own rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TorchEngine:
     Parameters
     ----------
     style : {"eager", "graphs", "compile"}
-        Plain; the whole epoch captured in a CUDA graph; ``torch.compile`` of the step in its mode for little overhead.
+        Op by op; the whole epoch captured in a CUDA graph; or the step by ``torch.compile`` in its mode for little overhead.
     """
 
     def __init__(self, style: str, tf32: bool, device: str, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
@@ -54,9 +54,9 @@ class TorchEngine:
         self.graph = self._capture() if style == "graphs" else None
         self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device == "cuda" else []
 
-    def _step(self, rows: Any) -> Any:
-        images, labels = self.x[rows].float() / 255, self.y[rows]
-        loss = self.torch.nn.functional.cross_entropy(self.model(images), labels)
+    def _step(self, samples: Any) -> Any:
+        x, y = self.x[samples].float() / 255, self.y[samples]
+        loss = self.torch.nn.functional.cross_entropy(self.model(x), y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -64,8 +64,8 @@ class TorchEngine:
 
     def _epoch(self) -> None:
         self.total.zero_()
-        for rows in self.order.split(BATCH):
-            self.total += self.step(rows) * len(rows)
+        for samples in self.order.split(BATCH):
+            self.total += self.step(samples) * len(samples)
 
     def _capture(self) -> Any:
         """As PyTorch's notes on CUDA graphs say: a warm-up on a side stream, then the capture; the parameters are put back."""
@@ -74,8 +74,8 @@ class TorchEngine:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for rows in self.order.split(BATCH)[-3:]:
-                self._step(rows)
+            for samples in self.order.split(BATCH)[-3:]:
+                self._step(samples)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -121,16 +121,16 @@ class JaxEngine:
         self.params = jax.device_put(stacked)
         self.losses: Any = None
 
-        def loss_of(params: Any, images: Any, labels: Any) -> Any:
+        def loss_of(params: Any, x: Any, y: Any) -> Any:
             (w1, b1), (w2, b2) = params
-            logits = jnp.tanh(images @ w1 + b1) @ w2 + b2
-            return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
+            logits = jnp.tanh(x @ w1 + b1) @ w2 + b2
+            return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1).mean()
 
-        def step(params: Any, rows: Any) -> tuple[Any, Any]:
-            images = self.x[rows].astype(jnp.float32) / 255
-            loss, grads = jax.value_and_grad(loss_of)(params, images, self.y[rows].astype(jnp.int32))
+        def step(params: Any, samples: Any) -> tuple[Any, Any]:
+            x = self.x[samples].astype(jnp.float32) / 255
+            loss, grads = jax.value_and_grad(loss_of)(params, x, self.y[samples].astype(jnp.int32))
             params = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, params, grads)
-            return params, loss * len(rows)
+            return params, loss * len(samples)
 
         def epoch(params: Any, order: Any) -> tuple[Any, Any]:
             whole = self.n // BATCH * BATCH
@@ -151,7 +151,7 @@ class JaxEngine:
 
 
 def _single(epoch: Any, jax: Any) -> Any:
-    """One network without `vmap`; its arrays keep the leading axis outside."""
+    """An epoch of one network without `vmap`, with the leading axis that `vmap` would want."""
 
     def train(params: Any, orders: Any) -> Any:
         params, loss = epoch(jax.tree.map(lambda a: a[0], params), orders[0])
@@ -163,7 +163,7 @@ def _single(epoch: Any, jax: Any) -> Any:
 def times(
     peer: str, style: str = "", tf32: bool = False, networks: int = 1, epochs: int = 10, device: str = "cuda", n: int | None = None
 ) -> dict[str, Any]:
-    """Epoch times of a peer; its first epoch is held to NumPy's loss."""
+    """Epoch times of a peer; the loss of its first epoch is compared with NumPy's."""
     mnist = load("mnist")
     x, y = mnist.x_train[:n], mnist.y_train[:n]
     start = time.perf_counter()
@@ -180,7 +180,7 @@ def times(
 
 
 def _wrong(loss: float, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> str | None:
-    """Whether the loss of the first epoch is that of the NumPy backend."""
+    """What is wrong with the loss of the first epoch, by the NumPy backend; None if it is right."""
     options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE]}
     expected = Trainer(x, y, [init_params(LAYER_SIZES)], get_backend("numpy"), **options).epoch().losses[0]
     if abs(loss - expected) <= FIRST_EPOCH_TOLERANCE * expected:

@@ -34,14 +34,14 @@ class Plan:
     Attributes
     ----------
     name : str
-        Of the backend or the peer.
+        Name of the backend or the peer.
     measure : callable
         Returns the row's fields; one of this package's functions, so that another process can import it.
     arguments : dict
-        For `measure`.
+        Arguments of `measure`.
     kind : {"backend", "peer"}
     path : str, optional
-        Of a backend: with the name, what a row is known by.
+        The path of a backend, which with the name identifies a row.
     variant : str
         What else tells it from other rows of the stage.
     """
@@ -60,7 +60,7 @@ class Plan:
 
 
 def finished_row(plan: Plan, status: str, reason: str | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """As in the result files of ``mlp-accel bench``; what was not measured is None."""
+    """The row in the form that the result files of ``mlp-accel bench`` have; what was not measured is None."""
     row: dict[str, Any] = {"name": plan.name, "path": plan.path, "variant": plan.variant, "kind": plan.kind}
     row |= {"status": status, "reason": reason}
     row |= dict.fromkeys(("cold_start_seconds", "transfer_seconds", "epoch_seconds"))
@@ -72,7 +72,7 @@ def finished_row(plan: Plan, status: str, reason: str | None, fields: dict[str, 
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None for each number that is not finite: JSON has no word for it."""
+    """The same with None for each number that is not finite, which JSON cannot express."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -123,10 +123,10 @@ def _measure(plan: Plan, answers: Any) -> None:
 
 
 class Engine(Protocol):
-    """What trains an epoch, for `epoch_times`."""
+    """What `epoch_times` measures: one or several networks in training."""
 
     def launch(self, orders: npt.NDArray[np.int32]) -> None:
-        """Ask for an epoch in this order; may return before it is done."""
+        """Start an epoch in this order; may return before it is done."""
 
     def read(self) -> tuple[list[float], float | None]:
         """Wait for it: the mean loss of each network, and seconds by the clock of the device where it has one."""
@@ -135,8 +135,8 @@ class Engine(Protocol):
 def epoch_times(make: Callable[[], Engine], epochs: int, n: int, networks: int = 1, seed: int = 0) -> dict[str, Any]:
     """Time epochs by the wall clock and, where there is one, the clock of the device.
 
-    The orders of the next epoch are drawn by NumPy while the GPU works, for all engines alike. The first epoch is not counted: with
-    what comes before it it is the cold start.
+    The orders of the next epoch are drawn by NumPy while the GPU works, for all engines alike. The first epoch is not counted: all
+    until its end is the cold start.
     """
     start = time.perf_counter()
     rngs = [np.random.default_rng([seed + i, 1]) for i in range(networks)]

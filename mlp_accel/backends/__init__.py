@@ -7,7 +7,8 @@ import importlib
 import logging
 import os
 
-from mlp_accel.backends.base import DTYPES, GRADIENTS, Array, Backend, Params, Slots
+from mlp_accel.backends.arrays import Array, Params, Slots
+from mlp_accel.backends.base import DTYPES, GRADIENTS, Backend
 from mlp_accel.errors import BackendUnavailableError, SettingError
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 
 ENVIRONMENT_VARIABLE = "MLP_ACCEL_BACKEND"
 
-# A new backend is a file and a line here. The order is that of `auto`.
+# A new backend is a folder beside this file and a line here. `auto` takes the first one that can run, in this order.
 _REGISTRY = {
     "cupy": "mlp_accel.backends.cupy.backend:CupyBackend",
     "numba": "mlp_accel.backends.numba.backend:NumbaBackend",
@@ -48,7 +49,7 @@ def backend_class(name: str) -> type[Backend]:
 
 @functools.cache
 def unavailable(name: str) -> BackendUnavailableError | None:
-    """Why the backend `name` cannot run here, or None if it can; probed once in a process."""
+    """Why the backend `name` cannot run here, or None if it can; found out once in a process."""
     device = _split(name)[1]
     try:
         backend_class(name).probe(**({} if device is None else {"device": device}))
@@ -58,7 +59,9 @@ def unavailable(name: str) -> BackendUnavailableError | None:
 
 
 def requested_backend(name: str | None = None, source: str = "the argument name") -> tuple[str, str]:
-    """The name that was asked for and who asked: the argument, else ``MLP_ACCEL_BACKEND``, else nobody: ``"auto"``.
+    """The backend that was asked for, and what messages call the place that it came from.
+
+    It is the argument, else ``MLP_ACCEL_BACKEND``, else ``"auto"``.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     dtype : {"float32", "float64"}
         Of parameters, activations and gradients.
     source : str
-        What messages call the first argument.
+        What messages call the place that `name` came from.
 
     Raises
     ------
@@ -119,7 +122,7 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
 
 
 def _first_usable() -> tuple[str, str]:
-    """Its name, and what was passed over and why; what comes after it is not probed."""
+    """The name of the first backend that can run here, and in words why those before it cannot."""
     selection = "auto: the first that can run here"
     for candidate in BACKENDS:
         error = unavailable(candidate)

@@ -3,7 +3,11 @@
 `Backend` documents each op and implements it plainly on ``self.xp``, an array module that follows the Python array API standard:
 functional, without assignment to elements and without mixed dtypes. A step of training is five ops: `minibatch`, `dense`,
 `classify`, `hidden_delta` and `update`. A specialised backend overrides those of them that it makes faster; every override is
-tested against the op here. What only the public verbs need is here alone.
+tested against the op here. What only the public verbs need is here alone, and no backend overrides it.
+
+A *delta* is the error at a layer: the derivative of the loss by what goes into the layer's activation, for each sample and unit.
+
+The module is longer than others because contract and reference belong on one page, and most of its lines are docstrings.
 """
 
 from __future__ import annotations
@@ -12,35 +16,27 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.activations import Activation
+from mlp_accel.backends.arrays import Array, Params, Slots
 from mlp_accel.backends.memory import Arena
+from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import check_choice
 from mlp_accel.optimizers import Rule
 
-if TYPE_CHECKING:
-    from mlp_accel.backends.paths import EpochPath
+__all__ = ["DTYPES", "GRADIENTS", "Array", "Backend", "Params", "Slots"]
 
 Result = TypeVar("Result")
 
 DTYPES = ("float32", "float64")
 GRADIENTS = ("exact", "notebook")
 
-Array: TypeAlias = Any
-"""An array of the backend's own library."""
 
-Params: TypeAlias = list[tuple[Array, Array]]
-"""``(weights (n_in, n_out), bias (n_out,))`` for each layer."""
-
-Slots: TypeAlias = list[list[tuple[Array, Array]]]
-"""For each layer what the optimiser remembers: for each of its slots a pair in the shapes of the layer's parameters."""
-
-
-class _Memory(threading.local):
+class _Reused(threading.local):
     """What `Backend.reusing` has set in this thread."""
 
     arena: Arena | None = None
@@ -57,15 +53,15 @@ class Backend:
     Attributes
     ----------
     name : str
-        As in the registry.
+        The name by which the backend is registered and chosen.
     path_names : tuple of str
         Names of its paths, fastest first, without the loop.
     device : str
-        Where the arrays live, for people.
+        Where the arrays live, in words for people.
     selection : str
-        Why `get_backend` took this one.
+        Why `get_backend` took this one, in words for people.
     dtype : str
-        As given.
+        ``"float32"`` or ``"float64"``.
     xp : module
         The array module behind the ops.
     """
@@ -79,7 +75,7 @@ class Backend:
     def __init__(self, dtype: str = "float32") -> None:
         self.dtype = check_choice("dtype", dtype, DTYPES)
         self._classes: dict[int, Array] = {}
-        self._memory = _Memory()
+        self._reused = _Reused()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dtype={self.dtype!r}, device={self.device!r})"
@@ -98,7 +94,7 @@ class Backend:
 
     @contextmanager
     def limit_threads(self, count: int) -> Iterator[None]:
-        """Compute with `count` CPU threads inside the context; what was set before comes back afterwards."""
+        """Compute with `count` CPU threads inside the context; afterwards the number is what it was before."""
         yield
 
     def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
@@ -135,8 +131,11 @@ class Backend:
         """Wait until everything asked of the device is done."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
-        """Memory, by default of the backend's dtype, contents undefined: new, or inside of `reusing` that of the step before."""
-        dtype, arena = dtype or self.float_dtype, self._memory.arena
+        """An array with undefined contents, by default of the backend's dtype.
+
+        It is new memory, or inside of `reusing` memory that the step before no longer needs.
+        """
+        dtype, arena = dtype or self.float_dtype, self._reused.arena
         return self._new(shape, dtype) if arena is None else arena.take(shape, dtype, self._new)
 
     def _new(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -144,15 +143,15 @@ class Backend:
 
     @contextmanager
     def reusing(self, arena: Arena | None) -> Iterator[None]:
-        """Inside the context, in this thread, the memory of `empty` and so of the ops comes from `arena`; None means new memory."""
-        before, self._memory.arena = self._memory.arena, arena
+        """Inside the context, in this thread, `empty` and with it every op takes memory from `arena`; None means new memory."""
+        before, self._reused.arena = self._reused.arena, arena
         try:
             yield
         finally:
-            self._memory.arena = before
+            self._reused.arena = before
 
     def copy(self, array: Array) -> Array:
-        """The same values in new memory."""
+        """A copy of the array in new memory."""
         return self.xp.asarray(array, copy=True)
 
     def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
@@ -184,7 +183,7 @@ class Backend:
 
     # A step of training --------------------------------------------------------------------------------------------------------
 
-    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
+    def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
         """Gather the samples of a minibatch.
 
         Parameters
@@ -193,17 +192,17 @@ class Backend:
             uint8 or floating.
         y : array (n,)
             Integer labels.
-        rows : array (m,)
-            Numbers of samples, from 0.
+        samples : array (m,)
+            Numbers of the samples to gather, from 0.
 
         Returns
         -------
-        x_rows : array (m, n_in)
+        x_of_batch : array (m, n_in)
             Floating; uint8 scaled as by `scale_pixels`.
-        y_rows : array (m,)
+        y_of_batch : array (m,)
             In the dtype of `y`.
         """
-        return self.scale_pixels(self.xp.take(x, rows, axis=0)), self.xp.take(y, rows, axis=0)
+        return self.scale_pixels(self.xp.take(x, samples, axis=0)), self.xp.take(y, samples, axis=0)
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
         """A layer: ``activation(x @ weights + bias)``; without an activation the sums themselves.
@@ -228,7 +227,7 @@ class Backend:
         return output, z if activation.of_input else output
 
     def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
-        """Softmax, cross-entropy, right answers and the error at the logits.
+        """Softmax, cross-entropy, right answers and the delta at the logits.
 
         Parameters
         ----------
@@ -259,26 +258,26 @@ class Backend:
         return self.output_delta(y, self.softmax(logits), gradient), loss, self.correct(y, logits)
 
     def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
-        """Error before the activation of a hidden layer.
+        """The delta of a hidden layer, from that of the layer above.
 
         Parameters
         ----------
         delta : array (n, n_out)
-            Error of the layer above.
+            Delta of the layer above.
         weights : array (n_in, n_out)
             Weights of the layer above.
         kept : array (n, n_in)
             What `dense` kept of the hidden layer.
         activation : Activation
-            Of the hidden layer.
+            Activation of the hidden layer.
 
         Returns
         -------
         array (n, n_in)
             ``(delta @ weights.T) * slope``.
         """
-        (error,) = activation.times_slope(self.xp, [delta @ weights.T, kept])
-        return error
+        (result,) = activation.times_slope(self.xp, [delta @ weights.T, kept])
+        return result
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
@@ -294,10 +293,10 @@ class Backend:
         x : array (n, n_in)
             Input of the layer.
         delta : array (n, n_out)
-            Error of the layer; may be overwritten.
+            Delta of the layer; may be overwritten.
         rule : Rule
         scalars : sequence of float or array (n_scalars,)
-            An element of `scalar_rows`.
+            The numbers of this step, one of those that `scalar_rows` returns.
 
         Returns
         -------
@@ -338,7 +337,7 @@ class Backend:
         return xp.sum(xp.astype(hits, xp.float64))
 
     def output_delta(self, y: Array, y_hat: Array, gradient: str) -> Array:
-        """Error at the logits.
+        """The delta at the logits.
 
         Parameters
         ----------
@@ -354,10 +353,10 @@ class Backend:
         -------
         array (n, n_classes)
         """
-        error = y_hat - self._one_hot(y, y_hat)
+        delta = y_hat - self._one_hot(y, y_hat)
         if check_choice("gradient", gradient, GRADIENTS) == "notebook":
-            return error * y_hat * (1.0 - y_hat)
-        return error / y_hat.shape[0]
+            return delta * y_hat * (1.0 - y_hat)
+        return delta / y_hat.shape[0]
 
     def dense_gradient(self, x: Array, delta: Array) -> tuple[Array, Array]:
         """Gradients of a layer's weights and bias: ``x.T @ delta`` and the sum of the rows of `delta`.
@@ -367,7 +366,7 @@ class Backend:
         x : array (n, n_in)
             Input of the layer.
         delta : array (n, n_out)
-            Error at its output, before the activation.
+            Delta of the layer.
 
         Returns
         -------

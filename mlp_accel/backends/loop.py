@@ -1,4 +1,4 @@
-"""The loop: `mlp_accel.network.train_step` on every minibatch. Every backend has it, and every faster path is held to it."""
+"""The loop: `mlp_accel.network.train_step` on every minibatch. Every backend has it, and every faster path is tested against it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel import network
-from mlp_accel.backends.base import Array, Backend, Params
+from mlp_accel.backends.arrays import Array, Params
+from mlp_accel.backends.base import Backend
 from mlp_accel.backends.memory import Arena
 from mlp_accel.backends.paths import LOOP, EpochPath, PathRun, State, Task
 
 Step = Callable[..., tuple[Any, Any, Any, Any]]
-"""What has the arguments and results of `mlp_accel.network.train_step`."""
+"""A function with the arguments and results of `mlp_accel.network.train_step`."""
 
 
 class LoopPath(EpochPath):
-    """Op by op.
+    """Training op by op.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class LoopPath(EpochPath):
 
 
 class LoopRun(PathRun):
-    """Networks that are trained step by step, each for itself."""
+    """Networks that are trained step by step, independently of each other."""
 
     def __init__(self, backend: Backend, step: Step | None, task: Task, states: Sequence[State], x: Array, y: Array) -> None:
         self.backend, self.step, self.task, self.x, self.y = backend, step, task, x, y

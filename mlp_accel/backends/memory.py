@@ -1,4 +1,4 @@
-"""Memory that a step of training finds again in the next one."""
+"""Memory of one step of training that the next step uses again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Arena:
-    """Hands out the same arrays at every step, in the same order: new memory of their size costs a page fault for every 4 KB."""
+    """Hands out the same arrays at every step, in the same order: new memory would cost a page fault for every 4 KB."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[int, tuple[int, ...], Any], Any] = {}
         self._next = 0
 
     def restart(self) -> None:
-        """A step begins: nobody needs what was handed out in the one before."""
+        """A step begins: what was handed out in the one before may be overwritten."""
         self._next = 0
 
     def take(self, shape: tuple[int, ...], dtype: Any, make: Callable[[tuple[int, ...], Any], Any]) -> Any:

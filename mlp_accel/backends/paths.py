@@ -11,17 +11,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.activations import Activation
+from mlp_accel.backends.arrays import Array, Params, Slots
 from mlp_accel.errors import PathError, SettingError
 from mlp_accel.optimizers import Rule
-
-if TYPE_CHECKING:
-    from mlp_accel.backends.base import Array, Backend, Params, Slots
 
 AUTO, LOOP = "auto", "loop"
 PATH_VARIABLE = "MLP_ACCEL_PATH"
@@ -41,21 +39,21 @@ class Task:
     batch_size : int
         Samples in a minibatch; the last one of an epoch takes what remains.
     dtype : str
-        Of parameters.
+        dtype of the parameters.
     data : str
         dtype of the samples: ``"uint8"``, or that of the parameters.
     density : float
         Share of the samples' values that are not zero, from a look at some of them.
     activation : Activation
-        Of the hidden layers.
+        Activation of the hidden layers.
     gradient : {"exact", "notebook"}
         See `mlp_accel.network.backward`.
     rule : Rule
         What the optimiser does with a parameter.
     networks : int
-        How many are trained at once.
+        How many networks are trained at once.
     own_step : bool
-        The step is one of the user's own.
+        The user has given a step of their own, which only the loop can run.
     """
 
     layer_sizes: tuple[int, ...]
@@ -82,7 +80,7 @@ class State:
 
 
 class PathRun(ABC):
-    """A training run by one path. It holds parameters and slots, in whatever form the path likes, from epoch to epoch."""
+    """A training run by one path. From epoch to epoch it keeps parameters and slots in the form that its kernels want."""
 
     @abstractmethod
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
@@ -93,12 +91,13 @@ class PathRun(ABC):
         orders : array (networks, n)
             On the host: numbers of the samples in the order of training.
         scalars : array (networks, n_batches, n_scalars)
-            On the host: the uniform numbers of each step, as the rule orders them.
+            On the host: the uniform numbers of each step (learning rate and the like), in the order of the rule's columns.
 
         Returns
         -------
         losses, hits : array (networks, n_batches)
-            Of the backend: for each minibatch the sum of the losses and the number of right answers, before its update; float64.
+            Arrays of the backend, float64: for each minibatch the sum of the losses and the number of right answers, before its
+            update.
         """
 
     @abstractmethod
@@ -116,7 +115,7 @@ class EpochPath(ABC):
     Attributes
     ----------
     name : str
-        As in results, in ``MLP_ACCEL_PATH`` and ``--path``; one word.
+        One word, by which results, ``MLP_ACCEL_PATH`` and ``--path`` name the path.
     """
 
     name: ClassVar[str]
@@ -132,9 +131,9 @@ class EpochPath(ABC):
         Parameters
         ----------
         states : sequence of State
-            On the host; not changed.
+            Where each network starts, on the host; not changed.
         x, y : array (n, n_in), array (n,)
-            All samples and labels, of the backend.
+            All samples and labels, arrays of the backend.
 
         Raises
         ------
@@ -149,18 +148,27 @@ class Taken:
 
     name: str
     passed_over: tuple[tuple[str, str], ...] = ()
+    """The paths that were asked before it, each with the reason why it could not."""
 
     def __str__(self) -> str:
         return "; ".join([self.name, *(f"not {name}: {reason}" for name, reason in self.passed_over)])
 
 
-def requested_path(path: str | None = None, source: str = "the argument path") -> tuple[str, str]:
-    """The name of the path that was asked for and who asked: the argument, else ``MLP_ACCEL_PATH``, else nobody: ``"auto"``.
+def requested_path(path: str | None = None, source: str = "") -> tuple[str, str]:
+    """The name of the path that was asked for, and where it came from.
+
+    Parameters
+    ----------
+    path : str, optional
+        By default ``MLP_ACCEL_PATH``; if that is unset or empty, ``"auto"``.
+    source : str
+        What messages call the place that `path` came from, such as ``"--path"``. By default they name the path alone: who passes on
+        an argument does not know where its own caller took it from.
 
     Raises
     ------
     SettingError
-        If the variable is set that was there before ``MLP_ACCEL_PATH``.
+        If ``MLP_ACCEL_CUPY_PATH`` is set, the former name of the variable.
     """
     former = os.environ.get(FORMER_PATH_VARIABLE, "").strip()
     if former:
@@ -171,12 +179,27 @@ def requested_path(path: str | None = None, source: str = "the argument path") -
 
 
 def is_gone(value: str) -> str:
-    """What is wrong with a value of ``MLP_ACCEL_CUPY_PATH``."""
+    """What to do in place of setting ``MLP_ACCEL_CUPY_PATH`` to this value: a message that follows the name or the value."""
     return f"is gone; set {PATH_VARIABLE}={LOOP if value == 'ops' else value} instead"
 
 
+class HasPaths(Protocol):
+    """What choosing a path needs to know of a `mlp_accel.backends.base.Backend`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def paths(self) -> Sequence[EpochPath]:
+        """Its own paths, fastest first."""
+
+    def path_named(self, name: str) -> EpochPath | None:
+        """One of its paths, or None if it has none of that name."""
+
+
 def start_path(
-    backend: Backend, loop: EpochPath, task: Task, states: Sequence[State], x: Array, y: Array, asked: tuple[str, str]
+    backend: HasPaths, loop: EpochPath, task: Task, states: Sequence[State], x: Array, y: Array, asked: tuple[str, str]
 ) -> tuple[PathRun, Taken]:
     """Start the first path that can train `task`, or the one that was asked for.
 
@@ -185,22 +208,23 @@ def start_path(
     loop : EpochPath
         The last path of every backend.
     asked : (str, str)
-        As `requested_path` returns it.
+        The path that was asked for and where it came from, as `requested_path` returns them.
 
     Raises
     ------
     SettingError
-        For a path that the backend does not have; names the value, where it came from and the choices.
+        For a path that the backend does not have; names the value, where it came from (if that is known) and the choices.
     PathError
         If the path that was asked for cannot train `task`; names the reason.
     """
-    name, source = asked
+    name = asked[0]
+    what = f"{name!r}, asked for by {asked[1]}," if asked[1] else f"{name!r}"
     candidates: Sequence[EpochPath] = (*backend.paths, loop)
     if name != AUTO:
         named = loop if name == LOOP else backend.path_named(name)
         if named is None:
             choices = ", ".join((AUTO, *(path.name for path in candidates)))
-            raise SettingError(f"the backend {backend.name} has no path {name!r}, asked for by {source}; choose one of {choices}")
+            raise SettingError(f"the backend {backend.name} has no path {what.rstrip(',')}; choose one of {choices}")
         candidates = (named,)
     passed_over: list[tuple[str, str]] = []
     for path in candidates:
@@ -216,4 +240,4 @@ def start_path(
                 logger.info("%s trains by %s", task, taken)
                 return run, taken
         passed_over.append((path.name, reason))
-    raise PathError(f"the path {name!r}, asked for by {source}, cannot be taken for {task}: {passed_over[-1][1]}")
+    raise PathError(f"the path {what} cannot be taken for {task}: {passed_over[-1][1]}")

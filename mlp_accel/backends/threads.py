@@ -45,7 +45,7 @@ def _group_folders(root: Path, membership: Path) -> Iterator[Path]:
         top = root / "cpu" if controllers else root
         inside = PurePosixPath(path.lstrip("/"))
         for folder in (inside, *inside.parents):
-            if ".." not in folder.parts:  # outside of the container, where nothing can be read
+            if ".." not in folder.parts:  # a path with .. leads out of the container, where nothing can be read
                 yield top / folder
     yield root / "cpu"
 
@@ -71,7 +71,7 @@ def granted_cores() -> int:
 
 
 def default_threads() -> int:
-    """As many as `granted_cores`, but no more than ``NUMBA_NUM_THREADS``, which Numba cannot exceed; the same on every backend."""
+    """The default number of threads on every backend: `granted_cores`, but no more than ``NUMBA_NUM_THREADS`` allows Numba."""
     limit = os.environ.get("NUMBA_NUM_THREADS", "").strip()
     return min(granted_cores(), int(limit)) if limit.isdecimal() and int(limit) > 0 else granted_cores()
 

@@ -19,7 +19,7 @@ __all__ = ["ENVIRONMENT_VARIABLE", "MAX_CLASSES", "Dataset", "load"]
 
 ENVIRONMENT_VARIABLE = "MLP_ACCEL_DATA_DIR"
 MAX_CLASSES = 65_536
-"""A label beyond this is taken for a mistake, not for a class."""
+"""A label of this size or larger is taken for a mistake, not for a class."""
 
 FIELDS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -28,14 +28,14 @@ _MNIST = Path(__file__).parent / "mnist"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels for training and testing.
+    """Samples and labels for training and testing.
 
     Attributes
     ----------
     name : str
-        ``"mnist"``, or where it was read from.
+        ``"mnist"``, or the file or folder it was read from.
     x_train, x_test : array (n, n_in)
-        One row per sample: uint8 pixels, or floating values that are used as they are.
+        A row for each sample: uint8 pixels, or floating values that are used as they are.
     y_train, y_test : int64 array (n,)
         Labels ``0 ... n_classes - 1``.
     """
@@ -100,7 +100,7 @@ def load(source: str | os.PathLike[str] | None = None) -> Dataset:
 
 def _checked(name: str, raw: Mapping[str, npt.NDArray[Any]]) -> Dataset:
     """The arrays of `raw` as a `Dataset`, if they fit together."""
-    images: dict[str, npt.NDArray[Any]] = {}
+    samples: dict[str, npt.NDArray[Any]] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
     for part in ("train", "test"):
         x, y = raw[f"x_{part}"], raw[f"y_{part}"]
@@ -118,15 +118,15 @@ def _checked(name: str, raw: Mapping[str, npt.NDArray[Any]]) -> Dataset:
             raise DatasetError(f"{name}: y_{part} has labels from {y.min()} to {y.max()}; they must lie in 0 to {MAX_CLASSES - 1}")
         if x.dtype != np.uint8 and not np.isfinite(x).all():
             raise DatasetError(f"{name}: x_{part} has values that are not finite")
-        images[part] = x.reshape(len(x), -1)
+        samples[part] = x.reshape(len(x), -1)
         labels[part] = y.astype(np.int64)
-    n_train, n_test = images["train"].shape[1], images["test"].shape[1]
+    n_train, n_test = samples["train"].shape[1], samples["test"].shape[1]
     if n_train != n_test:
         raise DatasetError(f"{name}: x_train has {n_train} values a sample, x_test has {n_test}")
-    if images["train"].dtype != images["test"].dtype:
-        dtypes = f"{images['train'].dtype} and {images['test'].dtype}"
+    if samples["train"].dtype != samples["test"].dtype:
+        dtypes = f"{samples['train'].dtype} and {samples['test'].dtype}"
         raise DatasetError(f"{name}: x_train and x_test differ in dtype: {dtypes}; uint8 is scaled, floating is not")
     if labels["test"].max() > labels["train"].max():
         largest = f"{labels['test'].max()}, the largest in y_train is {labels['train'].max()}"
         raise DatasetError(f"{name}: y_test has the label {largest}: labels out of range")
-    return Dataset(name, images["train"], labels["train"], images["test"], labels["test"])
+    return Dataset(name, samples["train"], labels["train"], samples["test"], labels["test"])

@@ -109,7 +109,7 @@ def _read_header(path: Path, file: BinaryIO, n_dims: int) -> tuple[int, ...]:
 def _read_at_most(file: BinaryIO, n_bytes: int) -> bytearray:
     """Read in chunks: a single `read` would allocate all that a wrong header asks for.
 
-    An array on a bytearray can be written to, as most arrays: Numba compiles its kernels once more for one that cannot.
+    It is a bytearray because an array on bytes would be read-only, for which Numba compiles its kernels once more.
     """
     data = bytearray()
     while len(data) < n_bytes and (chunk := file.read(min(n_bytes - len(data), _CHUNK))):

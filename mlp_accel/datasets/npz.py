@@ -1,4 +1,4 @@
-"""Reading NumPy ``.npz`` files from anywhere: nothing is unpickled, and no header is believed before it is checked."""
+"""Reading NumPy ``.npz`` files of unknown origin: nothing is unpickled, and every header is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlp_accel.errors import MlpAccelError
 
 DEFLATE_LIMIT = 1032
-"""A deflated byte holds at most that many (zlib's technical details, "maximum compression factor")."""
+"""The most bytes that one compressed byte can stand for (zlib's technical details, "maximum compression factor")."""
 
 
 def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -47,7 +47,7 @@ def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] |
         raise error_type(f"{path}: not a .npz file, or a damaged one: {error}") from error
     except MlpAccelError:
         raise
-    except Exception as error:  # a damaged header is parsed as Python and may fail in any way
+    except Exception as error:  # NumPy evaluates a header as a Python literal, and a damaged one may fail in any way
         raise error_type(f"{path}: cannot be read: {error}") from error
 
 

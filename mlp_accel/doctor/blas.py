@@ -1,4 +1,4 @@
-"""Threads of the libraries behind the matrix products."""
+"""Threads of BLAS, the library that computes matrix products."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VARIABLES = {"openblas": "OPENBLAS_NUM_THREADS", "mkl": "MKL_NUM_THREADS", "blis
 
 
 def findings(cores: int) -> Iterator[Finding]:
-    """A BLAS that starts more threads than `cores`: they wait for each other. Training limits them, other code does not."""
+    """A BLAS that starts more threads than `cores`, which then wait for each other. Only while it trains mlp_accel limits them."""
     for library in threadpoolctl.threadpool_info():
         threads, name = library["num_threads"], library["internal_api"]
         if library["user_api"] == "blas" and threads > cores:

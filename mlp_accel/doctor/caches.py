@@ -12,7 +12,7 @@ from mlp_accel.doctor.finding import Finding
 
 
 def findings() -> Iterator[Finding]:
-    """Caches that a variable names and that cannot be written; the default ones, if no variable names another."""
+    """Caches that cannot be written: those that variables name, and the default ones where no variable names another."""
     named = False
     for name in ("MLP_ACCEL_CACHE_DIR", "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR"):
         folder = os.environ.get(name, "").strip()

@@ -1,4 +1,4 @@
-"""CuPy installed twice. What keeps it from running at all, its backend finds by itself."""
+"""CuPy installed twice. All that keeps CuPy from running is found by the probe of its backend."""
 
 from __future__ import annotations
 

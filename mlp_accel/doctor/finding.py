@@ -1,4 +1,4 @@
-"""Something that is wrong."""
+"""The form in which a check of the installation reports what it found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Finding:
     fix : str
         The one command that fixes it.
     wrong_value : bool
-        Whether somebody set a value that cannot be meant. Anything else slows down or may break.
+        Whether somebody has set a value that must be a mistake; other findings make things slow or fail.
     backend : str, optional
         The backend that cannot run because of it, if it cannot run.
     """

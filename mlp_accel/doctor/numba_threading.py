@@ -1,4 +1,4 @@
-"""How Numba starts its threads: its layers need libraries of the system."""
+"""The threading layers by which Numba starts threads, which need libraries of the system."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ REINSTALL = "python -m pip install --force-reinstall --no-deps numba"
 
 
 def findings() -> Iterator[Finding]:
-    """No layer can be loaded, or not the one that is asked for, or only the slow one."""
+    """No threading layer can be loaded, or not the one that is asked for, or only the slow one."""
     if find_spec("numba") is None:
         return
     try:
         importlib.import_module("numba.np.ufunc.parallel")
-    except Exception:  # its backend says what is wrong with it
+    except Exception:  # the probe of the backend says what is wrong with Numba
         return
     obstacles = {layer: obstacle(layer) for layer in LAYERS}
     requested = os.environ.get(VARIABLE, "").lower()

@@ -1,4 +1,4 @@
-"""What can run here, and how to fix the rest."""
+"""The report of ``mlp-accel doctor``: what can run here, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def examine() -> tuple[dict[str, Any], int]:
 
 
 def _setting(read: Callable[[], T], variable: str, findings: list[Finding]) -> T | None:
-    """What the variable or its default says, or None and one finding more."""
+    """The value that `read` returns; None if the setting is wrong, which is added to the findings."""
     try:
         return read()
     except (SettingError, DatasetError) as error:
@@ -73,7 +73,7 @@ def _setting(read: Callable[[], T], variable: str, findings: list[Finding]) -> T
 
 
 def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> dict[str, Any]:
-    """A row of the table. What was found wrong with the installation knows better than the backend what fixes it."""
+    """What the report says of a backend. A fix from the findings is preferred to that of the backend, which knows less."""
     fix = next((finding.fix for finding in findings if finding.backend == name), None)
     error = backends.unavailable(name)
     if error is not None:
@@ -106,7 +106,7 @@ def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: l
 
 
 def _check_path(path: str, backend: str, findings: list[Finding]) -> None:
-    """A path that another backend has, but not the one that a command would take."""
+    """Add a finding if the path that is asked for is one of another backend."""
     paths = (AUTO, LOOP, *backends.backend_class(backend).path_names)
     if path.partition(":")[0] not in paths and not any(finding.problem.startswith(PATH_VARIABLE) for finding in findings):
         problem = f"{PATH_VARIABLE}={path} is no path of the selected backend {backend}; it has {', '.join(paths)}"

@@ -1,4 +1,4 @@
-"""Environment variables with a value that cannot be meant."""
+"""Environment variables whose value, or whose name, must be a mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "MLP_ACCEL_"
 
 
 def findings() -> Iterator[Finding]:
-    """Misspelt names of ours, and values that the libraries below would refuse or, worse, pass over."""
+    """Names that start like ours but are none, and values that a library would refuse or, worse, ignore."""
     known = [name for name in ENVIRONMENT_VARIABLES if name.startswith(PREFIX)]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in (*known, *RULES):
@@ -35,7 +35,7 @@ def _count(value: str) -> str | None:
 
 
 def _counts(value: str) -> str | None:
-    """OpenMP takes one number for each level of nesting."""
+    """OpenMP takes a list: one number for each level of nested parallel regions."""
     return next(filter(None, map(_count, value.split(","))), None)
 
 
@@ -48,7 +48,7 @@ def _disable_jit(value: str) -> str | None:
 
 
 def _path(value: str) -> str | None:
-    """What a path says of its own after a colon is for the path to judge."""
+    """Only the name is checked: what follows a colon, as in ``cluster:4``, the path checks itself."""
     known = dict.fromkeys([AUTO, LOOP, *(path for name in BACKENDS for path in backend_class(name).path_names)])
     return None if value.partition(":")[0] in known else f"is a path of no backend; choose one of {', '.join(known)}"
 
@@ -75,4 +75,4 @@ RULES: dict[str, tuple[Callable[[str], str | None], str | None]] = {
     cupy_paths.TF32_VARIABLE: (cupy_paths.no_switch, "cupy"),
     "MPLBACKEND": (_matplotlib_backend, None),
 }
-"""What is wrong with a value, or None; and the backend that it stops."""
+"""For each variable a function that says what is wrong with a value, or None; and the backend that a wrong value stops, if any."""

@@ -1,4 +1,4 @@
-"""What a training run leaves behind."""
+"""What a training run recorded, how it ended, and its trained parameters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class History:
     status : {"done", "diverged", "interrupted"}
         How the training ended: a loss that is not finite is ``"diverged"``.
     reason : str, optional
-        What ended it early.
+        What ended it early, in words for people.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -69,7 +69,7 @@ class History:
         return len(self.loss)
 
     def cut(self, n_epochs: int, params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
-        """Go back to `n_epochs` and the parameters after them: Ctrl-C may come while an epoch is written down."""
+        """Forget all after `n_epochs`, whose parameters are `params`: Ctrl-C may come when an epoch is recorded in part."""
         self.params = params
         for column in (self.loss, self.accuracy, self.seconds):
             del column[n_epochs:]

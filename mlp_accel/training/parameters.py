@@ -1,4 +1,4 @@
-"""Trained parameters on disk: a ``.npz`` with ``weights_1``, ``bias_1``, ``weights_2`` and so on."""
+"""Files of trained parameters: a ``.npz`` with ``weights_1``, ``bias_1``, ``weights_2`` and so on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_params(path: str | os.PathLike[str]) -> list[tuple[npt.NDArray[Any], np
 
 
 def _check(path: str | os.PathLike[str], params: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
-    """Refuse what is no network: neither a file that holds it nor a file that would."""
+    """Raise ParameterFileError if the parameters, read from `path` or to be written to it, are no network."""
     if not params:
         raise ParameterFileError(f"{path}: a network has at least one layer; there is none")
     n_in: int | None = None

@@ -1,4 +1,4 @@
-"""Settings that belong together: what to train, and how."""
+"""Recipes: complete sets of settings, of a network and of its training."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Recipe:
     seed: int = 0
 
     def initial_params(self, n_in: int, n_classes: int) -> Sequence[tuple[Any, Any]]:
-        """Initial parameters for that many inputs and classes."""
+        """Initial parameters of a network with so many inputs and classes."""
         return init_params([n_in, *self.hidden, n_classes], self.seed, self.weight_scale, self.random_bias)
 
     def find_optimizer(self) -> Optimizer:
@@ -61,7 +61,7 @@ class Recipe:
         return find_schedule(self.schedule, warmup=self.warmup, step_epochs=self.step_epochs, gamma=self.gamma)
 
     def optimizer_settings(self) -> dict[str, Any]:
-        """``optimizer``, ``learning_rate``, ``momentum`` and ``weight_decay`` as they are used, defaults filled in.
+        """``optimizer``, ``learning_rate``, ``momentum`` and ``weight_decay``, with defaults in place of None.
 
         A setting that the optimiser does not have is None.
         """
@@ -74,7 +74,7 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """In types that JSON knows, with the settings of the optimiser as they are used."""
+        """All settings in types that JSON knows, those of the optimiser with defaults in place of None."""
         return {**asdict(self), "hidden": list(self.hidden), **self.optimizer_settings()}
 
 

@@ -1,4 +1,4 @@
-"""Training by gradient descent on minibatches, and evaluation."""
+"""Training by gradient descent on minibatches, of one network (`mini_batch_sgd`) or of several (`train_many`)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.activations import Activation, find_activation
+from mlp_accel.activations import Activation
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
-from mlp_accel.backends.loop import Step, to_backend
+from mlp_accel.backends.loop import Step
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
-from mlp_accel.network import layer_outputs
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
+from mlp_accel.training.checks import Networks
+from mlp_accel.training.evaluate import evaluate
 from mlp_accel.training.history import DIVERGED, INTERRUPTED, History, NonFiniteLossError
-from mlp_accel.training.trainer import Networks, Trainer, check_labels, check_params
+from mlp_accel.training.trainer import Trainer
+
+__all__ = ["evaluate", "mini_batch_sgd", "train_many"]
 
 Callback = Callable[[History], object]
+"""Called after every epoch; one that returns true ends the training."""
 
 
 def mini_batch_sgd(
@@ -57,7 +61,7 @@ def mini_batch_sgd(
     Parameters
     ----------
     x : array (n, n_in)
-        uint8 images (scaled by 1/255) or floating values (used as they are).
+        uint8 pixels (scaled by 1/255) or floating values (used as they are).
     y : array (n,)
         Integer labels ``0 ... n_classes - 1``.
     params : list of (weights, bias)
@@ -67,7 +71,7 @@ def mini_batch_sgd(
     learning_rate : float, optional
         By default that of the optimiser: 0.5 for sgd (0.01 with the notebook's gradient, which is a sum).
     activation : str or Activation
-        Of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
+        Activation of the hidden layers: a name in `mlp_accel.activations`, or one of your own.
     gradient : {"exact", "notebook"}
         See `backward`.
     optimizer : str, Optimizer or callable
@@ -82,7 +86,7 @@ def mini_batch_sgd(
     step_epochs, gamma : int, float, optional
         Settings of the schedule ``"step"``.
     seed : int
-        Of the order of the samples, which is the same on every backend.
+        Seed of the order of the samples, which is the same on every backend.
     backend : Backend or str, optional
         What to compute on; by default as `get_backend` chooses.
     threads : int, optional
@@ -174,7 +178,7 @@ def train_many(
     learning_rates, momentum, weight_decay : float or sequence of float, optional
         For all networks, or one for each.
     seeds : sequence of int, optional
-        Of each network's order of the samples; by default 0, 1, 2, ...
+        Seed of each network's order of the samples; by default 0, 1, 2, ...
 
     The others are those of `mini_batch_sgd`.
 
@@ -234,7 +238,7 @@ def _training(backend: Backend | str | None, threads: int | None, epochs: int) -
         raise SettingError(f"the number of epochs must be at least 1; got {epochs}")
     used = backend if isinstance(backend, Backend) else get_backend(backend)
     count = thread_count(threads)
-    # A loss that is not finite is reported by name; NumPy's warnings on the way there add nothing.
+    # A loss that is not finite is an error of its own; NumPy's warnings about overflow would add nothing.
     with used.limit_threads(count), np.errstate(all="ignore"):
         yield used, count
 
@@ -270,7 +274,7 @@ def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> l
                 history.seconds.append(result.seconds)
                 history.params = state.params
             whole |= {network: (epoch, state.params) for network, state in zip(training, states, strict=True)}
-            votes = [callback(histories[0]) for callback in callbacks]  # every one is called
+            votes = [callback(histories[0]) for callback in callbacks]  # also those behind one that returned true
             if any(votes):
                 break
     except KeyboardInterrupt:
@@ -279,48 +283,3 @@ def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> l
             if history.status != DIVERGED:
                 history.status, history.reason = INTERRUPTED, "Ctrl-C"
     return histories
-
-
-def evaluate(
-    backend: Backend | str | None,
-    params: Sequence[tuple[Any, Any]],
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    activation: str | Activation,
-    batch_size: int = 1000,
-) -> tuple[float, float]:
-    """Mean loss and accuracy of a network on a whole data set, `batch_size` samples at a time.
-
-    Parameters
-    ----------
-    activation : str or Activation
-        That which the network was trained with: the parameters do not tell.
-
-    Returns
-    -------
-    loss, accuracy : float
-
-    Raises
-    ------
-    SettingError
-        If the batch size is below 1 or the activation unknown.
-    ValueError
-        If data and parameters do not fit together.
-    """
-    if batch_size < 1:
-        raise SettingError(f"the batch size must be at least 1; got {batch_size}")
-    activation = find_activation(activation)
-    used = backend if isinstance(backend, Backend) else get_backend(backend)
-    sizes = check_params(params)
-    check_labels(y, len(x), sizes[-1])
-    on_device = to_backend(used, params)
-    loss = hits = 0.0
-    for start in range(0, len(x), batch_size):
-        part = used.asarray(x[start : start + batch_size])
-        used.check_input(part, sizes[0])
-        outputs, _ = layer_outputs(used, on_device, used.scale_pixels(part), activation)
-        labels = used.asarray(np.array(y[start : start + batch_size], np.int64))
-        _, part_loss, part_hits = used.classify(outputs[-1], labels, "exact")
-        loss += float(part_loss)
-        hits += float(part_hits)
-    return loss / len(x), hits / len(x)

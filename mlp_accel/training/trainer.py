@@ -19,27 +19,26 @@ from mlp_accel.backends.paths import PathRun, State, Taken, Task, requested_path
 from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
+from mlp_accel.training.checks import Networks, check_labels, check_networks
 
 LOSS_AVERAGES = ("samples", "notebook")
 NOTEBOOK_LEARNING_RATE = 0.01
-"""Of plain SGD by the notebook's gradient, which is a sum over the minibatch."""
+"""The default rate of plain SGD by the notebook's gradient, which is a sum over the minibatch and not a mean."""
 
 LOOKED_AT = 1000
 """Samples that are looked at to see how many values are zero."""
 
-Networks = Sequence[Sequence[tuple[Any, Any]]]
-
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch of training came to, for each network.
+class EpochResult:
+    """Loss, accuracy and duration of an epoch, for each network.
 
     Attributes
     ----------
     losses, accuracies : list of float
         Means over the samples, each before the update by its own minibatch. A loss may be NaN or infinite.
     seconds : float
-        Of all networks together, the device synchronised.
+        Duration of the epoch of all networks together, the device synchronised.
     """
 
     losses: list[float]
@@ -49,10 +48,15 @@ class Epoch:
 
 @dataclass
 class Group:
-    """Networks that one run trains.
+    """Networks that are trained together, by one `PathRun`.
 
-    A setting that is 0 is left out of the rule, so networks with other zeros are another group, and each gets the bits that it
-    would get alone.
+    A setting of the optimiser that is 0 is left out of the recorded rule. Networks in which other settings are 0 have another rule,
+    so they are another group; that way each gets the bits that it would get alone.
+
+    Attributes
+    ----------
+    places : list of int
+        Which networks of the trainer they are.
     """
 
     places: list[int]
@@ -73,7 +77,7 @@ class Trainer:
     learning_rates, seeds : sequence of number
         One for each network, or one for all.
     epochs : int
-        How many there will be: a schedule spreads over them.
+        How many epochs there will be: a schedule needs to know.
 
     The others are those of `mini_batch_sgd`, which is the simple way to use this.
 
@@ -128,7 +132,7 @@ class Trainer:
         self.learning_rates = [learning_rate(rate, own, gradient) for rate, own in zip(rates, self.optimizers, strict=True)]
         self._generators = [order_generator(seed) for seed in for_each(seeds, count, "seeds")]
         self.x = backend.asarray(x)
-        self.y = backend.asarray(np.array(y, np.int64))  # a copy: what its owner changes later has been checked by nobody
+        self.y = backend.asarray(np.array(y, np.int64))  # a copy, since its owner could change the labels after they were checked
         backend.check_input(self.x, layer_sizes[0])
         task = Task(
             tuple(layer_sizes),
@@ -156,7 +160,7 @@ class Trainer:
         states = [initial_state(networks[place], rule.n_slots) for place in places]
         return Group(places, task, *start_path(self.backend, loop, task, states, self.x, self.y, asked))
 
-    def epoch(self) -> Epoch:
+    def epoch(self) -> EpochResult:
         """Train every network on every sample once, each in a fresh random order of its own."""
         start = time.perf_counter()
         factors = self._factors()
@@ -165,10 +169,10 @@ class Trainer:
         self._orders = self._draw()  # of the next epoch, while a GPU still works on this one
         losses, hits = self._means([own for own, _ in sums]), self._means([own for _, own in sums])
         self.backend.synchronize()
-        return Epoch(losses, hits, time.perf_counter() - start)
+        return EpochResult(losses, hits, time.perf_counter() - start)
 
     def _means(self, sums: Sequence[Any]) -> list[float]:
-        """The mean over the epoch for each network, from the sums of each group."""
+        """The mean over the epoch for each network, from the sums over minibatches of each group."""
         means = {}
         for group, own in zip(self._groups, sums, strict=True):
             for place, of_batches in zip(group.places, self.backend.to_numpy(own), strict=True):
@@ -189,7 +193,7 @@ class Trainer:
         return self.states()[network].params
 
     def keep(self, networks: Sequence[int]) -> None:
-        """Go on with these networks alone, given in order by their places among those that are left."""
+        """Go on with these networks alone, given in ascending order by their places among those that are still trained."""
         left = [(group, [at for at, place in enumerate(group.places) if place in networks]) for group in self._groups]
         self._groups = [group for group, kept in left if kept]
         for group, kept in left:
@@ -202,7 +206,7 @@ class Trainer:
         self._orders = self._orders[list(networks)]
 
     def _factors(self) -> npt.NDArray[np.float64]:
-        """What the learning rate is multiplied with at each step of this epoch."""
+        """The factor of the learning rate at each step of this epoch."""
         n_batches = -(-self.x.shape[0] // self.batch_size)
         return self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), n_batches)
 
@@ -213,7 +217,7 @@ class Trainer:
         return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first) for i in group.places])
 
     def _draw(self) -> npt.NDArray[np.int64]:
-        """The order of the samples for each network. NumPy draws outside of Python's lock, so threads help."""
+        """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
         n = self.x.shape[0]
         if len(self._generators) == 1:
             return self._generators[0].permutation(n)[None]
@@ -222,19 +226,19 @@ class Trainer:
 
 
 def places_of_each(kinds: Sequence[Any]) -> list[list[int]]:
-    """The places of each kind, the first kind first."""
+    """For each kind the places at which it stands, in the order in which the kinds first occur."""
     return [[place for place, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
 
 
 def for_each(values: Sequence[Any], count: int, what: str) -> list[Any]:
-    """One of `values` for each of `count` networks, from that many or from one for all; SettingError for another number."""
+    """A value for each of `count` networks, from that many or from one for all; SettingError for another number."""
     if len(values) not in (1, count):
         raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
     return list(values) if len(values) == count else [values[0]] * count
 
 
 def learning_rate(rate: float | None, optimizer: Optimizer, gradient: str) -> float:
-    """`rate`, checked, or the default of the optimiser."""
+    """The learning rate if one is given, else the default of the optimiser; SettingError if it is no positive number."""
     if rate is None:
         rate = NOTEBOOK_LEARNING_RATE if (gradient, optimizer.name) == ("notebook", "sgd") else optimizer.learning_rate
     if rate is None:
@@ -245,13 +249,13 @@ def learning_rate(rate: float | None, optimizer: Optimizer, gradient: str) -> fl
 
 
 def initial_state(params: Sequence[tuple[Any, Any]], n_slots: int) -> State:
-    """A network of which nothing is remembered yet."""
+    """A network at the start of its training: every slot of the optimiser is 0."""
     zeros = [[(np.zeros_like(weights), np.zeros_like(bias)) for _ in range(n_slots)] for weights, bias in params]
     return State(list(params), zeros)
 
 
 def density(x: Any) -> float:
-    """Share of the values that are not zero, in some samples from all over `x`; 1 for floating values, which no path skips."""
+    """Share of the values that are not zero, in some samples from all over `x`; 1 for floating ones, whose zeros no path skips."""
     if x.dtype != np.uint8:
         return 1.0
     some = np.asarray(x[:: max(1, x.shape[0] // LOOKED_AT)])
@@ -259,7 +263,7 @@ def density(x: Any) -> float:
 
 
 def order_generator(seed: int) -> np.random.Generator:
-    """What draws the order of the samples: not the stream that drew the parameters."""
+    """The generator of the order of the samples: another stream than the one that `init_params` draws from."""
     return np.random.default_rng([seed, 1])
 
 
@@ -269,36 +273,4 @@ def epoch_mean(batch_sums: npt.NDArray[np.float64], n: int, batch_size: int, los
         return float(batch_sums.sum() / n)
     sizes = np.full(len(batch_sums), batch_size)
     sizes[-1] = n - batch_size * (len(batch_sums) - 1)
-    return float((batch_sums / sizes).sum() / (n // batch_size))  # one batch too few in the divisor, as the notebook
-
-
-def check_networks(networks: Networks) -> list[int]:
-    """The layer sizes that all networks have; ValueError if they differ, or if layers do not fit together."""
-    sizes = [check_params(params) for params in networks]
-    if not sizes or any(other != sizes[0] for other in sizes):
-        kinds = len({tuple(own) for own in sizes})
-        raise ValueError(f"the networks must be one or more, all of the same layer sizes; got {len(networks)} of {kinds} kinds")
-    return sizes[0]
-
-
-def check_params(params: Sequence[tuple[Any, Any]]) -> list[int]:
-    """The layer sizes of a network; ValueError if its layers do not fit together."""
-    if not params:
-        raise ValueError("a network has at least one layer; got none")
-    sizes = [params[0][0].shape[0]]
-    for layer, (weights, bias) in enumerate(params, start=1):
-        if weights.shape != (sizes[-1], *bias.shape) or len(weights.shape) != 2:
-            expected = f"({sizes[-1]}, n) and (n,)"
-            raise ValueError(f"layer {layer} must have weights and bias of shape {expected}; got {weights.shape} and {bias.shape}")
-        sizes.append(weights.shape[1])
-    return sizes
-
-
-def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
-    """Refuse labels that do not fit the samples or the network; ValueError."""
-    if n_samples == 0 or y.shape != (n_samples,):
-        raise ValueError(f"y must hold one label for each of the {n_samples} samples of x, at least one; its shape is {y.shape}")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"y must be integer labels; its dtype is {y.dtype}")
-    if y.min() < 0 or y.max() >= n_classes:
-        raise ValueError(f"y has labels from {y.min()} to {y.max()}; the network knows 0 to {n_classes - 1}")
+    return float((batch_sums / sizes).sum() / (n // batch_size))  # the notebook does not count the last, shorter minibatch

@@ -40,7 +40,7 @@ def test_the_argument_goes_before_the_environment_and_that_before_auto(monkeypat
     assert requested_path() == ("auto", "default")
     monkeypatch.setenv("MLP_ACCEL_PATH", "sparse")
     assert requested_path() == ("sparse", "the environment variable MLP_ACCEL_PATH")
-    assert requested_path("loop") == ("loop", "the argument path")
+    assert requested_path("loop") == ("loop", "")
     assert requested_path("loop", "the option --path") == ("loop", "the option --path")
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_path_is_an_error_that_names_value_source_and_choices(
 ) -> None:
     x, y = pixels()
     choices = ", ".join(("auto", *(path.name for path in get_backend(backend_name).paths), "loop"))
-    message = f"the backend {backend_name} has no path 'sparce', asked for by the argument path; choose one of {choices}"
+    message = f"the backend {backend_name} has no path 'sparce'; choose one of {choices}"
     with pytest.raises(SettingError, match=message):
         mini_batch_sgd(x, y, init_params(LAYERS), backend=backend_name, path="sparce")
     monkeypatch.setenv("MLP_ACCEL_PATH", "sparce")
@@ -140,11 +140,18 @@ def test_a_path_that_fails_at_its_start_is_a_warning_in_the_log(many_paths: Many
 
 @pytest.mark.parametrize(("path", "reason"), [("first", "it is too wide"), ("second", "no memory")])
 def test_a_path_that_was_asked_for_is_taken_or_an_error(many_paths: ManyPaths, path: str, reason: str) -> None:
-    with pytest.raises(
-        PathError, match=f"the path '{path}', asked for by the argument path, cannot be taken for 30-7-6-4.*: {reason}"
-    ):
+    with pytest.raises(PathError, match=f"the path '{path}' cannot be taken for 30-7-6-4.*: {reason}"):
         train(many_paths, path=path)
     assert train(many_paths, path="third").passed_over == []
+
+
+def test_the_message_names_the_variable_where_the_path_comes_from_it(
+    many_paths: ManyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLP_ACCEL_PATH", "first")
+    message = "^the path 'first', asked for by the environment variable MLP_ACCEL_PATH, cannot be taken for .*: it is too wide$"
+    with pytest.raises(PathError, match=message):
+        train(many_paths)
 
 
 def test_the_loop_is_the_last_path_of_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +170,7 @@ def test_a_step_of_the_users_own_runs_in_the_loop_which_says_so(many_paths: Many
     reason = "a step of your own runs in the loop"
     assert history.passed_over == [(name, reason) for name in ("first", "second", "third")]
     assert all(path.started == 0 for path in many_paths.given if isinstance(path, Fake))
-    with pytest.raises(PathError, match=f"the path 'third', .* cannot be taken .*: {reason}"):
+    with pytest.raises(PathError, match=f"^the path 'third' cannot be taken for .*: {reason}$"):
         train(many_paths, step=own, path="third")
 
 

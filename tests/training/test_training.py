@@ -345,7 +345,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(backend_na
         ({"threads": 0}, "0 from the argument threads"),
         ({"threads": 1.9}, "1.9 from the argument threads"),
         ({"momentum": 0.9}, "'sgd' has no setting momentum"),
-        ({"path": "sparce"}, "the backend numpy has no path 'sparce', asked for by the argument path; choose one of auto, loop"),
+        ({"path": "sparce"}, "the backend numpy has no path 'sparce'; choose one of auto, loop"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The CuPy backend: cuBLAS for the products and own kernels for the rest, on an NVIDIA GPU."""
+"""The CuPy backend: matrix products by cuBLAS, everything else by kernels of our own (`ops`), on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.activations import Activation
-from mlp_accel.backends.base import GRADIENTS, Array, Backend
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import GRADIENTS, Backend
 from mlp_accel.backends.cupy import ops
 from mlp_accel.backends.cupy import probe as cupy_probe
 from mlp_accel.backends.cupy.device import Device
 from mlp_accel.backends.cupy.paths.base import tf32_asked_for
 from mlp_accel.backends.cupy.paths.cluster import ClusterPath, cluster_of
 from mlp_accel.backends.cupy.paths.steps import GraphPath, StepPath
-from mlp_accel.backends.cupy.source import ceil_div
+from mlp_accel.backends.cupy.source import WARP, ceil_div
 from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import check_choice
 from mlp_accel.optimizers import Rule
 
 BASE_OPS = ("scale_pixels", "softmax", "cross_entropy", "correct", "output_delta", "dense_gradient", "apply_rule")
-"""Those that run as they stand in the base class, on the backend's device."""
+"""The ops that are those of the base class; the constructor makes each of them run on this backend's device."""
 
 
 class CupyBackend(Backend):
@@ -43,7 +44,7 @@ class CupyBackend(Backend):
     Raises
     ------
     SettingError
-        If the environment variable means nothing.
+        If ``MLP_ACCEL_TF32`` is neither 0 nor 1.
     """
 
     name = "cupy"
@@ -55,7 +56,7 @@ class CupyBackend(Backend):
         asked_for = tf32_asked_for()
         self.gpu = Device(self.xp, device, tf32=asked_for if tf32 is None else tf32)
         self.device = f"cuda:{self.gpu.index} {self.gpu.name}"
-        self._paths = (ClusterPath(self), GraphPath(self), StepPath(self))
+        self._paths = (ClusterPath(self, self.gpu), GraphPath(self, self.gpu), StepPath(self, self.gpu))
         self._named_path = cache(self._make_path)
         self._kernel = cache(self._load_kernel)
         self._counters: dict[tuple[int, int], Array] = {}
@@ -77,9 +78,9 @@ class CupyBackend(Backend):
     def _make_path(self, name: str) -> EpochPath | None:
         path, colon, size = name.partition(":")
         if path == ClusterPath.name:
-            return cluster_of(size)(self) if colon else self._paths[0]
+            return cluster_of(size)(self, self.gpu) if colon else self._paths[0]
         kinds = {kind.name: kind for kind in (GraphPath, StepPath)}
-        return kinds[name](self, any_size=True) if name in kinds else None
+        return kinds[name](self, self.gpu, any_size=True) if name in kinds else None
 
     def versions(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
@@ -124,24 +125,30 @@ class CupyBackend(Backend):
 
     # A step of training --------------------------------------------------------------------------------------------------------
 
-    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
-        for array, what in ((x, "x"), (y, "y"), (rows, "rows")):
+    def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
+        for array, what in ((x, "x"), (y, "y"), (samples, "samples")):
             self.gpu.need(array, what)
-        _need(x.ndim == 2 and y.shape == x.shape[:1], "samples and labels do not fit", x, y)
+        _need(x.ndim == 2 and y.shape == x.shape[:1], "x and y must have one label for each sample", x, y)
         if x.dtype != np.uint8:
             (x,) = self._real(x=x)
         y = self._labels(y)
         with self.gpu:
-            rows = self.gpu.contiguous(rows.astype(np.int64, copy=False))
-        x_rows, y_rows = self.empty((len(rows), x.shape[1])), self.empty((len(rows),), y.dtype.type)
+            samples = self.gpu.contiguous(samples.astype(np.int64, copy=False))
+        to_x, to_y = self.empty((len(samples), x.shape[1])), self.empty((len(samples),), y.dtype.type)
         kernel = self._kernel("gather", ops.minibatch_source, self.dtype, x.dtype.name, y.dtype.name)
-        sizes = (np.int32(x.shape[1]), np.int32(len(rows)), np.int64(x_rows.size))
-        self._launch(kernel, max(x_rows.size, len(rows)), self.gpu.contiguous(x), y, rows, x_rows, y_rows, *sizes)
-        return x_rows, y_rows
+        sizes = (np.int32(x.shape[1]), np.int32(len(samples)), np.int64(to_x.size))
+        self._launch(kernel, max(to_x.size, len(samples)), self.gpu.contiguous(x), y, samples, to_x, to_y, *sizes)
+        return to_x, to_y
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
         x, weights, bias = self._real(x=x, weights=weights, bias=bias)
-        _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
+        _need(
+            x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:],
+            "x, weights and bias of a layer do not fit",
+            x,
+            weights,
+            bias,
+        )
         z = self.gpu.matmul(x, weights, self.empty((x.shape[0], weights.shape[1])))
         output = self.empty(z.shape) if activation is not None and activation.of_input else z
         kernel = self._kernel("finish_layer", ops.dense_source, activation, self.dtype)
@@ -152,29 +159,31 @@ class CupyBackend(Backend):
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
         self.gpu.need(y, "y")
         (logits,) = self._real(logits=logits)
-        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each row", y, logits)
-        y, (rows, width) = self._labels(y), logits.shape
-        totals = self._new((2,), np.float64)  # kept from step to step, unlike what comes from `empty`
-        of_blocks = self.empty((ceil_div(rows, ops.ROWS), 2), np.float64)
+        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
+        y, (n, width) = self._labels(y), logits.shape
+        totals = self._new(
+            (2,), np.float64
+        )  # the loss of a step is read at the end of the epoch: memory of `empty` would be reused before that
+        of_blocks = self.empty((ceil_div(n, ops.SAMPLES), 2), np.float64)
         kernel = self._kernel("classify", ops.classify_source, self.dtype, y.dtype.name)
-        sizes = (np.int32(notebook), np.int32(width), np.int32(rows))
-        self._launch(kernel, 32 * rows, logits, y, totals, of_blocks, self._counter(), *sizes, shared_bytes=ops.SHARED_BYTES)
+        sizes = (np.int32(notebook), np.int32(width), np.int32(n))
+        self._launch(kernel, WARP * n, logits, y, totals, of_blocks, self._counter(), *sizes, shared_bytes=ops.SHARED_BYTES)
         return logits, totals[0, ...], totals[1, ...]
 
     def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
         delta, weights, kept = self._real(delta=delta, weights=weights, kept=kept)
         fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
-        _need(fits, "errors, weights and outputs do not fit", delta, weights, kept)
-        error = self.gpu.matmul(delta, weights.T, self.empty(kept.shape))
+        _need(fits, "deltas, weights and outputs do not fit", delta, weights, kept)
+        result = self.gpu.matmul(delta, weights.T, self.empty(kept.shape))
         kernel = self._kernel("multiply_slope", ops.dense_source, activation, self.dtype)
-        self._launch(kernel, error.size, error, kept, np.int64(error.size))
-        return error
+        self._launch(kernel, result.size, result, kept, np.int64(result.size))
+        return result
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         x, delta, scalars = self._real(x=x, delta=delta, scalars=scalars)
-        _need(x.shape[:1] == delta.shape[:1], "inputs and errors do not fit", x, delta)
+        _need(x.shape[:1] == delta.shape[:1], "inputs and deltas do not fit", x, delta)
         _need(scalars.shape == (rule.n_scalars,), f"the rule takes {rule.n_scalars} scalars", scalars)
         grads = (self.gpu.matmul(x.T, delta, self.empty((x.shape[1], delta.shape[1]))), self.empty(delta.shape[1:]))
         with self.gpu:
@@ -193,7 +202,7 @@ class CupyBackend(Backend):
     # Helpers ------------------------------------------------------------------------------------------------------------------
 
     def _real(self, **arrays: Array) -> list[Array]:
-        """Arrays of the backend's dtype as the kernels read them."""
+        """The arrays in C order; TypeError for one that is not on the GPU or not of the backend's dtype."""
         for what, array in arrays.items():
             self.gpu.need(array, what)
             if array.dtype != self.dtype:
@@ -206,7 +215,7 @@ class CupyBackend(Backend):
         return self.gpu.contiguous(y)
 
     def _counter(self) -> Array:
-        """A zero that is zero again after each kernel: one for all kernels that follow one another."""
+        """The counter of `last_block` in ``device.cuh``, 0 between kernels, and shared by all kernels of a stream."""
         with self.gpu:
             key = (threading.get_ident(), self.xp.cuda.get_current_stream().ptr)
             if key not in self._counters:

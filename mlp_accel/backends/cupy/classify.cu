@@ -1,4 +1,5 @@
-// Softmax, loss, hits and the error at the logits, a warp for each row. The host defines LABEL, the type of the labels.
+// Softmax, loss, right answers (hits) and the delta (the error) at the logits, a warp for each sample. The host defines LABEL, the
+// type of the labels.
 using Label = LABEL;
 
 DEVICE Real larger(Real a, Real b) { return b > a ? b : a; }
@@ -19,9 +20,9 @@ struct Totals {
     DEVICE void add(double loss_of_more, double more_hits) { loss += loss_of_more, hits += more_hits; }
 };
 
-// The logits of a row become the error at them; the result is the same in all lanes. Each lane reads and writes its own places
-// alone.
-DEVICE Totals classify_row(Real* scores, long long label, bool notebook, int width, int rows, int lane) {
+// The logits of a sample become the delta at them; what is returned is the same in all lanes. A lane reads and writes every 32nd
+// logit, and no other lane touches those.
+DEVICE Totals classify_sample(Real* scores, long long label, bool notebook, int width, int n, int lane) {
     Real largest = log((Real)0), of_label = 0, sum = 0;
     for (int j = lane; j < width; j += WARP) {
         largest = larger(largest, scores[j]);
@@ -36,21 +37,21 @@ DEVICE Totals classify_row(Real* scores, long long label, bool notebook, int wid
     for (int j = lane; j < width; j += WARP) beaten |= j < label ? !(scores[j] < of_label) : !(scores[j] <= of_label);
     const bool hit = !ballot(beaten);
     for (int j = lane; j < width; j += WARP) {
-        const Real p = exp(scores[j] - largest) / sum, error = p - (j == label ? (Real)1 : (Real)0);
-        scores[j] = notebook ? error * p * (1 - p) : error / rows;
+        const Real p = exp(scores[j] - largest) / sum, delta = p - (j == label ? (Real)1 : (Real)0);
+        scores[j] = notebook ? delta * p * (1 - p) : delta / n;
     }
     // The difference of two large float32 may overflow, so it is taken in float64.
     return {(double)largest - (double)of_label + (double)log(sum), hit ? 1.0 : 0.0};
 }
 
-struct Memory {
+struct BlockTotals {
     Totals of_warp[WARPS];
     bool last;
 };
-static_assert(sizeof(Memory) <= SHARED_BYTES, "the host asks for too little shared memory");
+static_assert(sizeof(BlockTotals) <= SHARED_BYTES, "the host asks for too little shared memory");
 
-// Of the numbers that the warps of the block bring, in a fixed order; for thread 0.
-DEVICE Totals block_total(Memory& memory, Totals own) {
+// The sum of what the warps of the block bring, in a fixed order; only thread 0 gets it.
+DEVICE Totals block_total(BlockTotals& memory, Totals own) {
     const int warp = thread_index() / WARP, lane = thread_index() % WARP;
     if (lane == 0) memory.of_warp[warp] = own;
     block_sync();
@@ -60,15 +61,15 @@ DEVICE Totals block_total(Memory& memory, Totals own) {
     return total;
 }
 
-// logits (rows, width) become the error at them; totals (2,): the sums of losses and of hits. of_block: memory for the sums of each
-// block, which the last block to end adds up in their order. counter: 0, and 0 again afterwards.
+// logits (n, width) become the delta at them; totals (2,): the sums of losses and of hits. of_block: memory for the sums of each
+// block, which the last block to end adds up in the order of the blocks. counter: 0, and 0 again afterwards.
 KERNEL classify(Real* logits, const Label* y, double* totals, Totals* of_block, unsigned* counter, int notebook, int width,
-                int rows) {
-    Memory& memory = shared_memory<Memory>();
-    const int warp = thread_index() / WARP, lane = thread_index() % WARP, blocks = ceil_div(rows, WARPS);
-    const int row = block_index() * WARPS + warp;
+                int n) {
+    BlockTotals& memory = shared_memory<BlockTotals>();
+    const int warp = thread_index() / WARP, lane = thread_index() % WARP, blocks = ceil_div(n, WARPS);
+    const int sample = block_index() * WARPS + warp;
     Totals own = {0, 0};
-    if (row < rows) own = classify_row(logits + (long long)row * width, (long long)y[row], notebook, width, rows, lane);
+    if (sample < n) own = classify_sample(logits + (long long)sample * width, (long long)y[sample], notebook, width, n, lane);
     const Totals total = block_total(memory, own);
     if (thread_index() == 0) {
         of_block[block_index()] = total;

@@ -1,8 +1,10 @@
 // What the cluster kernel and the step kernels share: products on tensor cores, the numbers of a step, and the loss of one sample.
-// The host defines TILE, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES, and puts the activation and the update rule before this.
+// The host defines WARP, TILE, PIECE, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES, and puts the activation and the update rule before
+// this.
 using uint8 = unsigned char;
 
-constexpr int WARP = 32;
+static_assert(WARP == 32, "lanes that mma_tf32 spreads a tile over");
+static_assert(PIECE == 16, "bytes that copy_async16 copies");
 static_assert(TILE == 16, "rows of a tile of mma_tf32");
 static_assert(sizeof(Real) == sizeof(float), "the tensor cores compute in float32");
 constexpr int TILE_COLUMNS = 8; // columns of a tile, and the depth of one product
@@ -89,13 +91,13 @@ DEVICE float warp_max(float value) {
 
 constexpr int CLASSES_PER_LANE = ceil_div(CLASSES, WARP);
 
-// Loss, verdict and error of one sample, by a warp. Lane i holds the scores of the classes i, i + 32, ...
-struct Sample {
+// Loss of one sample, whether its answer is right, and the delta (the error) at its logits, by a warp. Lane i holds the scores of the classes i, i + 32, ...
+struct Classified {
     float loss; // the same in all lanes
     bool hit;
 
-    // Replaces the logits by the error at the logits; `batch` is the number of samples in the minibatch.
-    DEVICE Sample(float (&scores)[CLASSES_PER_LANE], int lane, int label, int batch) {
+    // Replaces the logits by the delta at the logits; `batch` is the number of samples in the minibatch.
+    DEVICE Classified(float (&scores)[CLASSES_PER_LANE], int lane, int label, int batch) {
         float largest = -3.402823466e38f, of_label = 0;
 #pragma unroll
         for (int i = 0; i < CLASSES_PER_LANE; ++i) {
@@ -121,8 +123,8 @@ struct Sample {
 #pragma unroll
         for (int i = 0; i < CLASSES_PER_LANE; ++i) {
             const float p = exponentials[i] / total;
-            const float error = p - (i * WARP + lane == label ? 1.0f : 0.0f);
-            scores[i] = NOTEBOOK_GRADIENT ? error * p * (1 - p) : error / batch;
+            const float delta = p - (i * WARP + lane == label ? 1.0f : 0.0f);
+            scores[i] = NOTEBOOK_GRADIENT ? delta * p * (1 - p) : delta / batch;
         }
     }
 };

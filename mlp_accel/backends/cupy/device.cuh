@@ -64,7 +64,7 @@ DEVICE void copy_async4(void* to, const void* from) {
 }
 DEVICE void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Exchange within a warp.
+// Exchange within a warp; the masks name all of its 32 lanes.
 template <class T> DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 template <class T> DEVICE T shuffle(T value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 DEVICE unsigned ballot(bool vote) { return __ballot_sync(0xffffffffu, vote); }

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.backends.base import Array
+from mlp_accel.backends.arrays import Array
 from mlp_accel.errors import DeviceMemoryError
 
 GIB = 2**30
 
 
 class _Entered(threading.local):
-    """The contexts that this thread is in, innermost last."""
+    """The devices whose contexts this thread is in, innermost last."""
 
     def __init__(self) -> None:
         self.devices: list[Any] = []
@@ -73,7 +73,7 @@ class Device:
         return int(self.cp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes."""
+        """Bytes of the GPU's memory that are free, and all of them."""
         with self.cp.cuda.Device(self.index):
             free, total = self.cp.cuda.runtime.memGetInfo()
         return int(free), int(total)
@@ -114,7 +114,7 @@ class Device:
                 core.set_compute_type(single, before)
 
     def scoped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, always called within `computing`."""
+        """`function`, each call of which runs within `computing`."""
 
         @wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:

@@ -28,12 +28,12 @@ EXPRESSIONS = {
 
 
 def real_source(dtype: str = "float32") -> str:
-    """The type that the functions compute in."""
+    """The line that defines ``Real``, the type that the functions compute in."""
     return f"using Real = {REAL[dtype]};\n"
 
 
 def activation_source(activation: Activation) -> str:
-    """``activate(z)``, ``times_slope(error, kept)``, and whether what is kept of a unit is its input (else its output)."""
+    """``activate(z)``, ``times_slope(delta, kept)``, and ``KEEPS_INPUT``: the slope is a function of z, not of the output."""
     lines = [
         '#line 1 "activation"',
         f"[[maybe_unused]] constexpr bool KEEPS_INPUT = {str(activation.of_input).lower()};",

@@ -1,7 +1,7 @@
-// What the kernels of the ops share: their places in the arrays. The host defines THREADS of a block.
+// What the kernels of the ops share: which element of the arrays a thread has. The host defines WARP and THREADS of a block.
 using uint8 = unsigned char;
 
-constexpr int WARP = 32;
+static_assert(WARP == 32, "lanes that the shuffles exchange between");
 constexpr int WARPS = THREADS / WARP;
 static_assert(THREADS % WARP == 0, "a block is made of whole warps");
 

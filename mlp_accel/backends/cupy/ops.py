@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from mlp_accel.activations import Activation
 from mlp_accel.backends.cupy.elementwise import REAL, activation_source, real_source, rule_source
-from mlp_accel.backends.cupy.source import DEVICE, defines, source
+from mlp_accel.backends.cupy.source import DEVICE, WARP, defines, source
 from mlp_accel.optimizers import Rule
 
 COMMON = "ops.cuh"
 THREADS = 256
-"""Of a block; `options` tells the sources."""
+"""Threads of a block; passed to the compiler by `options`."""
 
-ROWS = THREADS // 32
-"""Rows that a block classifies: one for each warp."""
+SAMPLES = THREADS // WARP
+"""Samples that a block classifies: one for each warp."""
 
-SHARED_BYTES = 16 * (ROWS + 1)
-"""Of `classify`, which checks it when it is compiled: two float64 for each warp, and one word."""
+SHARED_BYTES = 16 * (SAMPLES + 1)
+"""Shared memory of a block of `classify`: two float64 for each warp, and a flag. A static_assert compares it with the struct."""
 
 INTEGER = {
     **{f"int{bits}": c for bits, c in ((8, "signed char"), (16, "short"), (32, "int"), (64, "long long"))},
     **{f"uint{bits}": f"unsigned {c}" for bits, c in ((8, "char"), (16, "short"), (32, "int"), (64, "long long"))},
 }
-"""C types of labels; uint8 is that of pixels, too."""
+"""The C type of each dtype that labels may have; that of uint8 is the type of pixels, too."""
 
 IDENTITY = Activation(lambda z: z, slope=lambda a: 1.0, name="identity")
-"""Of the output layer."""
+"""The activation of the output layer: there is none."""
 
 
 def options() -> tuple[str, ...]:
-    """For the compiler."""
-    return defines({"THREADS": THREADS, "SHARED_BYTES": SHARED_BYTES})
+    """Options for the compiler."""
+    return defines({"WARP": WARP, "THREADS": THREADS, "SHARED_BYTES": SHARED_BYTES})
 
 
 def minibatch_source(dtype: str, pixels: str, labels: str) -> str:

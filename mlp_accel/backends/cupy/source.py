@@ -1,8 +1,9 @@
 """CUDA C++ kernels, and what the host has to know to compile them: no CuPy and no GPU is needed here.
 
-The sources include nothing, so NVRTC compiles them with nothing installed beside it. Their sizes are compile-time constants, and
-activation and update rule are functions that `elementwise` puts before them. The tests compile the same sources for a CPU, with the
-names of ``device.cuh`` taken from ``tests/backends/cupy/shim.h``.
+The sources include nothing, so NVRTC compiles them with nothing installed beside it. Their sizes are compile-time constants: what
+host and kernel both need to know is defined here or beside the path and passed to the compiler, or computed by both and compared by
+a static_assert. Activation and update rule are functions that `elementwise` puts before the sources. The tests compile the same
+sources for a CPU, with the names of ``device.cuh`` taken from ``tests/backends/cupy/shim.h``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ from importlib.resources.abc import Traversable
 
 DEVICE = "device.cuh"
 
+WARP = 32
+"""Threads that an NVIDIA GPU runs in step; kernels and hosts count threads in warps."""
+
 TILE = 16
 """Rows of a product that a tensor core computes at a time."""
+
+PIECE = 16
+"""Bytes that an asynchronous copy moves at a time, from an address that is a multiple of it."""
 
 
 def source(*names: str) -> str:
@@ -35,7 +42,13 @@ def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:
 
 def product_constants(gradient: str, tf32: bool) -> dict[str, int | str]:
     """What ``common.cuh`` has to know beside the sizes."""
-    return {"TILE": TILE, "NOTEBOOK_GRADIENT": int(gradient == "notebook"), "SPLIT_TF32": int(not tf32)}
+    sizes = {"WARP": WARP, "TILE": TILE, "PIECE": PIECE}
+    return {**sizes, "NOTEBOOK_GRADIENT": int(gradient == "notebook"), "SPLIT_TF32": int(not tf32)}
+
+
+def padded_pixels(n_in: int) -> int:
+    """Bytes from one sample of uint8 pixels to the next, as the kernels of the paths read them."""
+    return round_up(n_in, PIECE)
 
 
 def ceil_div(n: int, unit: int) -> int:

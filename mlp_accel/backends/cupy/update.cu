@@ -1,4 +1,5 @@
-// A parameter by the update rule, which the host puts before this. The kernel, with an argument for each slot, it puts behind it.
+// One parameter by the update rule. The host puts the rule (apply_rule, SLOTS) before this, and behind it the kernel, which has one
+// argument for each slot.
 DEVICE void update_element(Real* parameter, const Real* gradient, const Real* scalars, Real* const* slots, long long n) {
     const long long i = element();
     if (i >= n) return;

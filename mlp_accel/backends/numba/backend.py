@@ -1,4 +1,7 @@
-"""The Numba backend: kernels compiled for this CPU, on every core. They are in `jit`, which is imported when first needed."""
+"""The Numba backend: kernels compiled for this CPU, on every core.
+
+Everything else in this folder imports Numba; this module does so when a kernel is first needed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ import numpy.typing as npt
 import threadpoolctl
 
 from mlp_accel.activations import Activation
-from mlp_accel.backends.base import GRADIENTS, Array, Backend, Result
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import GRADIENTS, Backend, Result
 from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
 from mlp_accel.optimizers import Rule
@@ -70,11 +74,11 @@ class NumbaBackend(Backend):
             numba.set_num_threads(before)
 
     def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Kernels release Python's lock, and a job that has its own thread waits at no barrier."""
-        if self._n_tasks == 1 or len(jobs) == 1:
+        """One thread for each job: kernels release Python's lock, and on one thread a kernel has no barriers to wait at."""
+        if self._n_jobs == 1 or len(jobs) == 1:
             return super().spread(jobs)
-        only_one = partial(self._compiler.numba.set_num_threads, 1)  # it counts for the thread that says so
-        with ThreadPoolExecutor(self._n_tasks, initializer=only_one) as pool:
+        only_one = partial(self._compiler.numba.set_num_threads, 1)  # Numba keeps this number for each Python thread
+        with ThreadPoolExecutor(self._n_jobs, initializer=only_one) as pool:
             return [result.result() for result in [pool.submit(job) for job in jobs]]
 
     def versions(self) -> dict[str, str]:
@@ -92,7 +96,9 @@ class NumbaBackend(Backend):
 
     def asarray(self, array: Any) -> Array:
         result = np.ascontiguousarray(super().asarray(array))
-        return result if result.flags.writeable else result.copy()  # kernels would be compiled once more for it
+        return (
+            result if result.flags.writeable else result.copy()
+        )  # Numba would compile every kernel once more for read-only arrays
 
     def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
         return table.astype(self.dtype)
@@ -100,44 +106,50 @@ class NumbaBackend(Backend):
     def join(self, values: Sequence[Any]) -> Array:
         return np.array(values, np.float64)
 
-    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
-        _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each row of x", x, y)
-        labels = y[rows]  # NumPy checks the range of the rows, for the kernel too
-        result = self.empty((rows.shape[0], x.shape[1]))
+    def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
+        _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each sample of x", x, y)
+        labels = y[samples]  # NumPy checks the numbers here, so the kernel need not
+        result = self.empty((samples.shape[0], x.shape[1]))
         if x.dtype != np.uint8:
-            return np.take(x, rows, axis=0, out=result, mode="wrap"), labels
-        self._ops.gather_pixels(_c(x), _c(rows), self.float_dtype(1.0 / 255.0), result)
+            return np.take(x, samples, axis=0, out=result, mode="wrap"), labels
+        self._ops.gather_pixels(_c(x), _c(samples), self.float_dtype(1.0 / 255.0), result)
         return result, labels
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
-        _need(x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:], "a layer does not fit", x, weights, bias)
+        _need(
+            x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:],
+            "x, weights and bias of a layer do not fit",
+            x,
+            weights,
+            bias,
+        )
         inputs = self._real(x, weights, bias)
         sums = self.empty((x.shape[0], weights.shape[1]))
         outputs = self.empty(sums.shape) if activation is not None and activation.of_input else sums
         activate = 0 if activation is None else self._generated.activation_addresses(activation, self.dtype).activate
-        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, self._n_tasks, sums, outputs)
+        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, self._n_jobs, sums, outputs)
         return outputs, sums
 
     def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
-        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each row", y, logits)
+        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
         delta = self.empty(logits.shape)
         return delta, *self._ops.classify(*self._real(logits), _c(y), notebook, delta)
 
     def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
         fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
-        _need(fits, "errors, weights and outputs do not fit", delta, weights, kept)
-        error = self.empty(kept.shape)
+        _need(fits, "deltas, weights and outputs do not fit", delta, weights, kept)
+        result = self.empty(kept.shape)
         times_slope = self._generated.activation_addresses(activation, self.dtype).times_slope
-        self._ops.hidden_delta(*self._real(delta, weights, kept), times_slope, self._n_tasks, error)
-        return error
+        self._ops.hidden_delta(*self._real(delta, weights, kept), times_slope, self._n_jobs, result)
+        return result
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         shapes = (x.shape[1], delta.shape[1]), delta.shape[1:]
         fits = x.shape[:1] == delta.shape[:1] and all((w.shape, b.shape) == shapes for w, b in (params, *slots))
-        _need(fits and len(slots) == rule.n_slots, "parameters, slots, inputs and errors do not fit", *params, x, delta)
+        _need(fits and len(slots) == rule.n_slots, "parameters, slots, inputs and deltas do not fit", *params, x, delta)
         weights, bias = self._real(*params)
         pairs = [tuple(self._real(*pair)) for pair in slots]
         places = np.array([[w.ctypes.data for w, _ in pairs], [b.ctypes.data for _, b in pairs]], np.int64) if pairs else NO_SLOTS
@@ -146,7 +158,7 @@ class NumbaBackend(Backend):
             zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)
         grad, bias_grad = self.empty(shapes[0]), self.empty(shapes[1])
         own = (self._generated.rule_address(rule, self.dtype), *self._real(x, delta), zeros, *self._real(scalars))
-        self._ops.update(*own, places, self._n_tasks, weights, bias, grad, bias_grad)
+        self._ops.update(*own, places, self._n_jobs, weights, bias, grad, bias_grad)
         return (weights, bias), pairs
 
     @cached_property
@@ -162,11 +174,11 @@ class NumbaBackend(Backend):
         return importlib.import_module("mlp_accel.backends.numba.compiler")
 
     @property
-    def _n_tasks(self) -> int:
+    def _n_jobs(self) -> int:
         return int(self._compiler.usable_threads())
 
     def _real(self, *arrays: Array) -> list[Array]:
-        """Arrays as the kernels, which know addresses alone, read them."""
+        """The arrays in C order and the backend's dtype: the kernels get only their addresses."""
         return [
             a if a.dtype == self.dtype and a.flags.c_contiguous else np.ascontiguousarray(a, dtype=self.dtype)
             for a in map(np.asarray, arrays)
@@ -174,7 +186,7 @@ class NumbaBackend(Backend):
 
 
 def _c(array: Array) -> npt.NDArray[Any]:
-    """The kernels are compiled for C order; another order would compile them once more."""
+    """The array in C order: Numba would compile every kernel once more for another."""
     return np.ascontiguousarray(array)
 
 

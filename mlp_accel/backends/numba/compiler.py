@@ -1,4 +1,4 @@
-"""How the kernels are compiled: for this CPU, with these floating-point rules, and cached where nothing stale can be found."""
+"""How the kernels are compiled: for this CPU, by these floating-point rules, and kept on disk while their source stays the same."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
 
 MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
-"""Not ``fastmath=True``: its nnan and ninf make isnan() lie."""
+"""What LLVM may do to floating-point numbers. It is not ``fastmath=True``, whose nnan and ninf make isnan() lie."""
 
 EXACT_MATH = {"contract", "nsz"}
-"""For what is computed element by element: a division is the same in a vector and outside of one, so how work is shared out does
-not show in the bits."""
+"""The rules for what is computed element by element. Every operation then gives the same bits in a vector and outside of one, so
+the result does not depend on how work is divided among threads."""
 
 _UNFUSED = cpu_options.ParallelOptions({"fusion": False})
-"""Numba would join parallel loops, not seeing what one leaves in memory for the next. (Each compilation empties a dict.)"""
+"""Parallel loops are not to be joined: Numba does not see that one reads through an address what another has written. It is an
+object of options, since Numba empties a dict that it is given."""
 
 logger = logging.getLogger("mlp_accel")
 
@@ -44,14 +45,14 @@ c_functions: list[Any] = []
 TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
 FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.startswith("+"))
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
-"""Width of the vectors that the kernels are written in; 16 is that of SSE2 and of ARM's NEON."""
+"""Width of the vectors that the kernels use; 16 bytes is that of SSE2 and of ARM's NEON."""
 
 if numba.config.THREADING_LAYER == "default":
-    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # in the order of how fast a region starts
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the one that starts a parallel region fastest comes first
 
 
 def _fingerprint() -> str:
-    """Of everything that compiled code depends on: Numba itself looks at the file of a function, not at what it calls."""
+    """A hash of all that compiled code depends on: Numba itself would not notice a change in what a function calls."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
@@ -71,7 +72,7 @@ def _cache_root() -> Path:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept, or None if nothing can be written there, which is logged."""
+    """The folder that compiled kernels are kept in, or None (logged) if nothing can be written there."""
     try:
         folder = _cache_root() / f"numba-{_fingerprint()}"
         new = not folder.exists()
@@ -185,7 +186,7 @@ def usable_threads() -> int:
 
 
 class _Process:
-    """What must be known about this process to start threads in it."""
+    """Whether this process may start threads, and the lock that lets one Python thread at a time start them."""
 
     forked = False
     lock = threading.Lock()
@@ -221,7 +222,7 @@ def _parallel_region() -> Iterator[None]:
 
 
 def threading_layer() -> str:
-    """What Numba runs parallel kernels with; it decides when the first of them runs."""
+    """The threading layer that Numba has chosen; it does so when the first parallel kernel runs, which this makes sure of."""
     if not _process.forked:
         _start_threads()
     return str(numba.threading_layer())

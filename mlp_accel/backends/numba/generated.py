@@ -1,7 +1,8 @@
 """Recorded functions as Numba kernels behind addresses: activations, slopes and update rules, whoever wrote them.
 
-The source that is printed here is a file in the private cache folder: Numba keeps on disk only what it compiled from a file. Each
-function is compiled once for a type, by itself: kernels call its address, so they are the same for every activation and rule.
+The source is written to files in the private cache folder, because Numba keeps on disk only what it compiled from a file. Each
+function is compiled once for each dtype, and apart from the kernels: they call its address, so they are the same for every
+activation and rule.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def activate(sums_at, outputs_at, n, one):
 
 TIMES_SLOPE = """
 
-def times_slope(errors_at, kept_at, n, one):
-    a0s, a1s = array_at(errors_at, n, one), array_at(kept_at, n, one)
+def times_slope(deltas_at, kept_at, n, one):
+    a0s, a1s = array_at(deltas_at, n, one), array_at(kept_at, n, one)
     r0s = a0s
     for j in range(n):
 """
@@ -76,12 +77,12 @@ _SPELLED = {
 
 
 class ActivationAddresses(NamedTuple):
-    """Where an activation's functions are; 0 stands for none."""
+    """Addresses of an activation's two compiled functions; 0 stands for none."""
 
     activate: int = 0
-    """Of the addresses of sums and of outputs, and how many there are. In place, unless the slope needs the sums."""
+    """Takes the addresses of sums and of outputs, the same unless the slope needs the sums, and how many there are."""
     times_slope: int = 0
-    """Of the addresses of errors, which it changes, and of what the slope is a function of, and how many there are."""
+    """Takes the addresses of deltas, which it changes, and of what the slope is a function of, and how many there are."""
 
 
 @functools.cache
@@ -98,8 +99,9 @@ def activation_addresses(activation: Activation, dtype: str) -> ActivationAddres
 def rule_address(rule: Rule, dtype: str) -> int:
     """The function of an update rule, compiled for arrays of this type.
 
-    Of the addresses of parameters and of their gradients, which it sets to 0; the address of the addresses of the slots, and how
-    many bytes to go from each; the address of the uniform numbers of the step; and how many parameters there are.
+    It takes the addresses of the parameters and of their gradients, which it sets to 0; the address of an array with the address of
+    each slot, and the offset in bytes from there to the first parameter's; the address of the uniform numbers of the step; and how
+    many parameters there are.
     """
     i, real = numba.int64, getattr(numba, dtype)
     lines = [f"    a{2 + k}s = array_at(places[{k}] + shift, n, one)" for k in range(rule.n_slots)]
@@ -111,7 +113,7 @@ def rule_address(rule: Rule, dtype: str) -> int:
 
 
 def _loop(record: Record, last: Sequence[str] = ()) -> str:
-    """The body of a loop over ``j``, and the end of the function."""
+    """Lines for the body of a loop over ``j``, followed by the end of the function."""
 
     def operand(value: Operand) -> str:
         return value if isinstance(value, str) else f"real({value!r})"
@@ -124,7 +126,7 @@ def _loop(record: Record, last: Sequence[str] = ()) -> str:
 
 
 def _module(name: str, dtype: str, body: str) -> Any:
-    """The module of a source, which is written to disk unless it is there already: Numba looks at the time of a file."""
+    """Import a module with this source. A file that is there already is left alone: Numba's cache goes by its time of change."""
     text = HEADER.format(dtype=dtype) + body
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:40]
@@ -145,7 +147,7 @@ def _module(name: str, dtype: str, body: str) -> Any:
 
 @functools.cache
 def _folder() -> Path:
-    """Private, in the cache; without a cache a temporary one."""
+    """The private folder for generated modules: in the cache, or a temporary one if there is no cache."""
     root = cache_folder()
     if root is None:
         folder = Path(tempfile.mkdtemp(prefix="mlp-accel-"))

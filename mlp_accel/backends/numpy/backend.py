@@ -1,4 +1,4 @@
-"""The NumPy backend: BLAS for the products, ufuncs in place for the rest."""
+"""The NumPy backend: matrix products by BLAS, everything else by ufuncs that work in place."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy.typing as npt
 import threadpoolctl
 
 from mlp_accel.activations import Activation
-from mlp_accel.backends.base import GRADIENTS, Array, Backend
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import GRADIENTS, Backend
 from mlp_accel.backends.numpy.elementwise import numpy_function
 from mlp_accel.errors import check_choice
 from mlp_accel.optimizers import Rule
 
 
 class NumpyBackend(Backend):
-    """Runs everywhere."""
+    """Runs wherever this package does."""
 
     name = "numpy"
     xp: Any = np
@@ -35,16 +36,16 @@ class NumpyBackend(Backend):
         return {"numpy": np.__version__, "blas": ", ".join(sorted(names)) or "unknown"}
 
     def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
-        return table.tolist()  # numbers of Python, which take the dtype of the array they meet
+        return table.tolist()  # Python numbers do not change the dtype of the arrays that they are combined with
 
     def join(self, values: Sequence[Any]) -> Array:
         return np.array(values, np.float64)
 
-    def minibatch(self, x: Array, y: Array, rows: Array) -> tuple[Array, Array]:
+    def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
         if x.shape[0] != y.shape[0]:
-            raise ValueError(f"y must hold one label for each row of x; got shapes {y.shape} and {x.shape}")
-        labels = y[rows]  # checks the range of the rows, as "wrap" does not; any other mode would copy once more
-        gathered = np.take(x, rows, axis=0, out=self.empty((len(rows), *x.shape[1:]), x.dtype.type), mode="wrap")
+            raise ValueError(f"y must hold one label for each sample of x; got shapes {y.shape} and {x.shape}")
+        labels = y[samples]  # checks the numbers, which np.take by mode="wrap" does not; by another mode it would copy once more
+        gathered = np.take(x, samples, axis=0, out=self.empty((len(samples), *x.shape[1:]), x.dtype.type), mode="wrap")
         if x.dtype != np.uint8:
             return gathered, labels
         result = self.empty(gathered.shape)
@@ -62,13 +63,16 @@ class NumpyBackend(Backend):
     def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
         n, n_classes = logits.shape
         logits = np.ascontiguousarray(logits)
-        flat, rows = logits.reshape(-1), _row_starts(n, n_classes)  # one index for each label is half the work of two
-        of_label, best = rows + y % n_classes, logits.argmax(axis=1)  # whatever a label is, it stays in its row
+        flat, rows = logits.reshape(-1), _row_starts(n, n_classes)  # indexing by one array takes half the time of indexing by two
+        of_label, best = (
+            rows + y % n_classes,
+            logits.argmax(axis=1),
+        )  # a label that is no class reads a wrong logit, but one of its own sample
         hits = np.count_nonzero(best == y)
         largest = flat[rows + best]
         # The difference of two large float32 may overflow, so it is taken in float64.
         losses = np.subtract(largest, flat[of_label], dtype=np.float64)
-        logits -= largest[:, None]  # beyond the range is -inf, whose exponential is 0 as it should be
+        logits -= largest[:, None]  # a difference out of range is -inf, whose exponential is 0 as it should be
         p = np.exp(logits, out=logits)
         exp_sums = p @ _ones(n_classes, p.dtype.char)
         losses += np.log(exp_sums)
@@ -84,14 +88,14 @@ class NumpyBackend(Backend):
         return p, np.add.reduce(losses), hits
 
     def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
-        error = np.matmul(delta, weights.T, out=self.empty(kept.shape))
-        return numpy_function(activation.times_slope, ("a0",))(error, kept, self.empty)[0]
+        result = np.matmul(delta, weights.T, out=self.empty(kept.shape))
+        return numpy_function(activation.times_slope, ("a0",))(result, kept, self.empty)[0]
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         weights, bias = params
-        if rule.rate_column is not None:  # p - u * g: the factor goes into the error, which is small
+        if rule.rate_column is not None:  # p - u * g: delta is smaller than the gradient, so it is multiplied by u
             delta *= scalars[rule.rate_column]
             weights -= np.matmul(x.T, delta, out=self.empty(weights.shape))
             bias -= _ones(len(delta), delta.dtype.char) @ delta
@@ -105,14 +109,14 @@ class NumpyBackend(Backend):
 
 @functools.lru_cache(maxsize=64)
 def _rule_function(rule: Rule) -> Any:
-    """Writes a parameter and its slots over with what the rule makes of them; the gradient is lost."""
+    """A function that updates a parameter and its slots in place, and uses the memory of the gradient for what it computes."""
     parameter, grad, *slots = rule.record.elements
     return numpy_function(rule.record, (parameter, *slots), (grad,))
 
 
-@functools.lru_cache(maxsize=32)  # a training run needs two of them
+@functools.lru_cache(maxsize=32)  # a training run needs two: whole minibatches, and the shorter last one
 def _row_starts(n: int, width: int) -> npt.NDArray[np.int64]:
-    """Where each of `n` rows begins in memory."""
+    """The index at which each of `n` rows of that width begins in the flat array."""
     starts = np.arange(0, n * width, width)
     starts.flags.writeable = False
     return starts
@@ -120,7 +124,7 @@ def _row_starts(n: int, width: int) -> npt.NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=32)
 def _ones(n: int, dtype: str) -> npt.NDArray[Any]:
-    """A product with ones is the sum along an axis in half the time, or less, that NumPy's own sum takes."""
+    """Ones: a product with them sums along an axis in half the time of NumPy's sum, or less."""
     ones = np.ones(n, dtype)
     ones.flags.writeable = False
     return ones

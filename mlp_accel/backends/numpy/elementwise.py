@@ -1,4 +1,4 @@
-"""Recorded functions as NumPy code that works in place: each operation writes to memory that is no longer needed, or is given."""
+"""Recorded functions as NumPy code that works in place: an operation writes to memory that is free, or was passed for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UFUNCS = {
 
 
 class _Writer:
-    """Writes the lines of one function, and knows where each value is and how long it is needed."""
+    """Writes the source of one function, and keeps track of the memory that each value is in and of the line that last needs it."""
 
     def __init__(self, record: Record, targets: Sequence[str | None], spare: Sequence[str]) -> None:
         self.record, self.targets = record, list(targets)
@@ -39,7 +39,7 @@ class _Writer:
         return f"def {name}({', '.join((*self.record.elements, *self.record.uniforms))}, empty):\n    {body}\n"
 
     def _results(self) -> list[str]:
-        """Bring every result to where it belongs. What is copied to new memory comes first: a target may hold it."""
+        """Write the lines that bring each result to its target; first the copies, since a target may hold what they copy."""
         returned: list[str] = []
         moves: dict[str, str] = {}
         for result, target in zip(self.record.results, self.targets, strict=True):
@@ -54,7 +54,7 @@ class _Writer:
             ready = [target for target in moves if target not in moves.values()]
             for target in ready:
                 self.lines.append(f"np.copyto({target}, {moves.pop(target)})")
-            if not ready:  # each target holds what another one waits for
+            if not ready:  # a circle: each target holds what belongs into another one
                 target = next(iter(moves))
                 saved = self._copy(target)
                 moves = {other: saved if place == target else place for other, place in moves.items()}
@@ -64,20 +64,20 @@ class _Writer:
         return self.places[operand] if operand in self.places else repr(operand)
 
     def _new(self, kind: str = "real") -> str:
-        """New memory."""
+        """Write a line that makes new memory; returns its name."""
         place, self.made = f"m{self.made}", self.made + 1
         self.lines.append(f"{place} = empty({self.record.elements[0]}.shape{', bool' if kind == 'bool' else ''})")
         return place
 
     def _copy(self, place: str) -> str:
-        """The same values in new memory."""
+        """Write lines that copy to new memory; returns its name."""
         copy = self._new()
         self.lines.append(f"np.copyto({copy}, {place})")
         return copy
 
     def _assign(self, at: int, line: Assignment) -> None:
         if self._is_mask(line):
-            self.places[line.name] = self._place(line.operands[0])  # NumPy multiplies with a condition as with 1 and 0
+            self.places[line.name] = self._place(line.operands[0])  # NumPy multiplies by a condition as by 1 and 0
             return
         if line.op == "where":
             place = self._memory(at, line)
@@ -94,13 +94,13 @@ class _Writer:
         self.places[line.name] = place
 
     def _is_mask(self, line: Assignment) -> bool:
-        """Whether it is 1 where a condition holds and 0 elsewhere, and only used as a factor."""
+        """Whether the value is 1 where a condition holds and 0 elsewhere, and is only used as a factor."""
         uses = [other for other in self.record.assignments if line.name in other.operands]
         factor = all(other.op == "*" and other.operands[0] != other.operands[1] for other in uses)
         return line.op == "where" and line.operands[1:] == (1.0, 0.0) and factor and line.name not in self.record.results
 
     def _memory(self, at: int, line: Assignment) -> str:
-        """Where the result of a line goes."""
+        """The memory that the result of a line is written to."""
         if line.name in self.record.results:
             target = self.targets[self.record.results.index(line.name)]
             if target is not None and self._overwritable(target, at, line):
@@ -111,13 +111,13 @@ class _Writer:
         return self._new(kind)
 
     def _overwritable(self, target: str, at: int, line: Assignment) -> bool:
-        """Whether nothing after this line needs what is there; `where` writes before it has read all."""
+        """Whether nothing after this line needs what is there. A `where` writes before it has read, so it counts itself."""
         holders = [name for name, place in self.places.items() if place == target]
         limit = at - 1 if line.op == "where" and target in [self._place(o) for o in line.operands[:2]] else at
         return all(self.last_use.get(name, -1) <= limit for name in holders)
 
     def _release(self, at: int, line: Assignment, keep: str | None = None) -> None:
-        """Memory that the line was the last to need may be used again; arguments only if they were given as spare."""
+        """Set free the memory that this line was the last to need; that of arguments only if they were passed as spare."""
         for name in dict.fromkeys(line.operands):
             if not isinstance(name, str) or self.last_use.get(name) != at:
                 continue

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.cupy.paths.cluster_shape import ClusterShape
+from mlp_accel.backends.cupy.paths.cluster import ClusterShape
 from mlp_accel.backends.cupy.paths.runs import packed, unpacked
-from mlp_accel.backends.cupy.paths.steps_shape import THREADS, Launch, StepShape
+from mlp_accel.backends.cupy.paths.steps import THREADS, Launch, StepShape
 from mlp_accel.backends.cupy.source import ceil_div, round_up
 from mlp_accel.backends.paths import Task
 from tests.backends.cupy.emulator import DEFAULT, Emulation, Program

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlp_accel.backends.cupy.paths.cluster_shape import FILES, ClusterShape, fit, largest_hidden
+from mlp_accel.backends.cupy.paths.cluster import FILES, ClusterShape, fit, largest_hidden
 from mlp_accel.backends.cupy.source import DEVICE, source
 from mlp_accel.optimizers import Optimizer
 from tests.backends.cupy.emulator import DEFAULT, Emulation

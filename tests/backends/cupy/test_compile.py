@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from mlp_accel.backends.cupy import ops
-from mlp_accel.backends.cupy.paths import steps_shape as steps
-from mlp_accel.backends.cupy.paths.cluster_shape import ClusterShape, fit, largest_hidden
-from mlp_accel.backends.cupy.paths.steps_shape import StepShape
+from mlp_accel.backends.cupy.paths import steps
+from mlp_accel.backends.cupy.paths.cluster import ClusterShape, fit, largest_hidden
+from mlp_accel.backends.cupy.paths.steps import StepShape
 from tests.backends.cupy.emulator import kernels
 from tests.backends.cupy.nvrtc import Needs, compile_for
 from tests.backends.cupy.small import ACTIVATIONS, RULES, SGD, TANH, rule_of
@@ -102,6 +103,25 @@ def test_the_ops(dtype: str, label: str, architecture: str) -> None:
     for source in sources:
         needs = compile_for(architecture, source, ops.options())
         check(needs, kernels(source), ops.THREADS, ops.SHARED_BYTES, architecture)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("N_PARAMETERS", "the host makes buffers of another length"),
+        ("N_DELTAS", "the host makes buffers of another length"),
+        ("LAYERS", "the host counts the layers in another way"),
+        ("SHARED_BYTES", "the host computes the shared memory in another way"),
+        ("WARP", "lanes that mma_tf32 spreads a tile over"),
+        ("TILE", "rows of a tile of mma_tf32"),
+        ("PIECE", "bytes that copy_async16 copies"),
+    ],
+)
+def test_a_constant_of_the_host_that_the_kernels_do_not_share_does_not_compile(name: str, message: str) -> None:
+    options = [re.sub(rf"^-D{name}=(\d+)$", lambda m: f"-D{name}={int(m[1]) + 1}", option) for option in MNIST_STEPS.options()]
+    assert options != list(MNIST_STEPS.options())
+    with pytest.raises(AssertionError, match=message):
+        compile_for("sm_90", MNIST_STEPS.source(), options)
 
 
 def test_a_host_that_counts_the_shared_memory_wrongly_does_not_compile() -> None:

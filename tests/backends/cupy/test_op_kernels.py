@@ -21,7 +21,7 @@ def test_every_barrier_of_the_sums_is_removed_in_turn_and_each_fault_is_caught()
     of_label = exact[np.arange(rows), y]
     expected = [(np.log(np.exp(exact).sum(axis=1)) - of_label).sum(), np.sum(exact.max(axis=1) == of_label)]
     program = Program(ops.classify_source("float32", "int64"), ops.options())
-    blocks = ceil_div(rows, ops.ROWS)
+    blocks = ceil_div(rows, ops.SAMPLES)
 
     def check(emulation: Emulation) -> None:
         totals, of_blocks, counter = np.full(2, np.nan), np.full((blocks, 2), np.nan), np.zeros(1, np.uint32)

@@ -11,7 +11,7 @@ import pytest
 
 from mlp_accel import init_params, mini_batch_sgd, train_many
 from mlp_accel.backends.cupy.backend import CupyBackend
-from mlp_accel.backends.cupy.paths.runs import Data
+from mlp_accel.backends.cupy.paths.runs import DeviceSamples
 from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import EpochPath, PathRun, Task
 from mlp_accel.errors import PathError, SettingError
@@ -203,11 +203,11 @@ def test_images_are_copied_only_where_the_kernels_cannot_read_them(cupy: FakeCup
     start = -memory.data.ptr % 16
     for offset, is_copied in ((0, False), (4, True)):
         x = memory[start + offset : start + offset + 320].reshape(10, 32)
-        images = Data.prepare(backend.gpu, x, labels).images
+        images = DeviceSamples.prepare(backend.gpu, x, labels).x
         assert np.shares_memory(images, memory) != is_copied
         assert images.data.ptr % 16 == 0
-    assert Data.prepare(backend.gpu, memory[:200].reshape(10, 20), labels).images.shape == (10, 32)
-    assert Data.prepare(backend.gpu, memory[:200].reshape(10, 20), labels).labels.dtype == np.int32
+    assert DeviceSamples.prepare(backend.gpu, memory[:200].reshape(10, 20), labels).x.shape == (10, 32)
+    assert DeviceSamples.prepare(backend.gpu, memory[:200].reshape(10, 20), labels).labels.dtype == np.int32
 
 
 # Which one ------------------------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def taken(backend: CupyBackend, x: Any, y: Any, sizes: Sequence[int], path: str 
     ("sizes", "kind", "settings", "name", "reason"),
     [
         ([20, 12, 8, 5], "uint8", {}, "graph", "it holds one hidden layer, the network has 2"),
-        (SIZES, "float", {}, "graph", "it streams uint8 images, these are float32"),
+        (SIZES, "float", {}, "graph", "it streams uint8 images, these samples are float32"),
         (SIZES, "uint8", A100, "graph", "it needs compute capability 9.0, this GPU has 8.0"),
         (SIZES, "uint8", {"capability": "75", "shared_limit": 65536}, "loop", "it needs compute capability 8.0, this GPU has 7.5"),
         (
@@ -276,6 +276,6 @@ def test_the_size_of_a_cluster_may_be_asked_for(cupy: FakeCupy) -> None:
     assert "attribute 14 = 1" in cupy.events
     with pytest.raises(SettingError, match="a cluster has 1, 2, 4, 8, 16 thread blocks; got '3'"):
         taken(CupyBackend(), x, y, SIZES, "cluster:3")
-    with pytest.raises(SettingError, match="no path 'steps:2', asked for by the argument path; choose one of auto, cluster, graph"):
+    with pytest.raises(SettingError, match="no path 'steps:2'; choose one of auto, cluster, graph"):
         taken(CupyBackend(), x, y, SIZES, "steps:2")
     assert tuple(path.name for path in CupyBackend().paths) == CupyBackend.path_names

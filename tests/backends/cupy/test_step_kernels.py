@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlp_accel.backends.cupy.paths.steps_shape import StepShape
+from mlp_accel.backends.cupy.paths.steps import StepShape
 from mlp_accel.backends.cupy.source import source
 from tests.backends.cupy.emulator import DEFAULT, Emulation
 from tests.backends.cupy.faults import Faults, table

@@ -17,7 +17,7 @@ pytest.importorskip("numba", reason="Numba is not installed")
 from mlp_accel import get_backend, init_params
 from mlp_accel.activations import ACTIVATIONS
 from mlp_accel.backends.numba.compiler import VECTOR_BYTES
-from mlp_accel.backends.numba.paths.sparse import packing
+from mlp_accel.backends.numba.paths.sparse import lists, memory, packing
 from mlp_accel.backends.numba.paths.sparse import path as sparse
 from mlp_accel.backends.numba.paths.sparse.memory import UNROLL
 from mlp_accel.backends.paths import State
@@ -138,14 +138,15 @@ def test_memory_full_of_nan_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     x, y = images(200, 150, 0.2), np.random.default_rng(1).integers(0, 10, 200)
     config: dict[str, Any] = {"batch_size": 33, "optimizers": [find_optimizer("adam")], "activation": "silu"}
     clean = train("numba", "float32", x, y, [150, 70, 20, 10], **config)
-    allocate = packing.aligned_empty
+    allocate = memory.aligned_empty
 
     def poisoned(shape: Any, dtype: Any) -> Any:
-        memory = allocate(shape, dtype)
-        memory.view(np.uint8)[...] = 0xFF  # NaN, and huge numbers where integers are
-        return memory
+        array = allocate(shape, dtype)
+        array.view(np.uint8)[...] = 0xFF  # NaN, and huge numbers where integers are
+        return array
 
-    monkeypatch.setattr(packing, "aligned_empty", poisoned)
+    for module in (memory, packing, lists):
+        monkeypatch.setattr(module, "aligned_empty", poisoned)
     again = train("numba", "float32", x, y, [150, 70, 20, 10], **config)
     assert [a.tobytes() for layer in clean[0] for a in layer] == [a.tobytes() for layer in again[0] for a in layer]
     assert clean[1:] == again[1:]
@@ -154,7 +155,7 @@ def test_memory_full_of_nan_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 def test_images_that_are_hardly_black_are_left_to_the_loop_which_is_said() -> None:
     backend = get_backend("numba")
     x, y = images(50, 60, 0.9), np.random.default_rng(1).integers(0, 10, 50)
-    for data, reason in ((x, r"here \d\d% are not"), (x / 255.0, "skips zero pixels of uint8 images, these are float32")):
+    for data, reason in ((x, r"here \d\d% are not"), (x / 255.0, "skips zero pixels of uint8 images, these samples are float32")):
         trainer = Trainer(data, y, [init_params([60, 10], 1)], backend, batch_size=8)
         assert trainer.taken.name == "loop"
         assert re.search(reason, dict(trainer.taken.passed_over)["sparse"])
@@ -195,7 +196,7 @@ def packed(sizes: list[int], dtype: str, n_slots: int) -> State:
 
 def test_memory_begins_at_a_cache_line() -> None:
     network = packing.pack_network(packed([60, 20, 10], "float32", 2), 8, 2)
-    for array in (network.first, network.weights, network.bias, packing.allocate_scratch(network, 8, 1, True).errors):
+    for array in (network.first, network.weights, network.bias, packing.allocate_scratch(network, 8, 1, True).deltas):
         assert array.ctypes.data % 64 == 0
     assert network.stride % 64 == 0
     assert not (network.slots % 64).any()
@@ -218,13 +219,13 @@ def test_packing_and_unpacking_changes_nothing(dtype: str, n_slots: int, n_threa
 @given(st.integers(1, 30), st.integers(1, 300), st.floats(0, 0.4))
 def test_the_lists_hold_every_pixel_that_is_not_zero_once(n: int, n_in: int, share: float) -> None:
     x = images(n, n_in, share)
-    lists = packing.list_pixels(x)
+    listed = lists.list_pixels(x)
     again = np.zeros_like(x)
-    for image, (start, stop) in enumerate(zip(lists.starts, lists.stops, strict=True)):
-        pixels = lists.entries[start:stop] & 0xFFFF
+    for image, (start, stop) in enumerate(zip(listed.starts, listed.stops, strict=True)):
+        pixels = listed.entries[start:stop] & 0xFFFF
         assert (np.diff(pixels.astype(int)) > 0).all()
-        again[image, pixels] = lists.entries[start:stop] >> 16
-        assert not lists.entries[stop : -(-stop // UNROLL) * UNROLL].any()
+        again[image, pixels] = listed.entries[start:stop] >> 16
+        assert not listed.entries[stop : -(-stop // UNROLL) * UNROLL].any()
     np.testing.assert_array_equal(again, x)
 
 

@@ -1,4 +1,4 @@
-"""The paths of the CuPy backend: what they have in common, above all that none is taken before its results have been checked."""
+"""What the paths of the CuPy backend have in common: none is taken before its results have been compared with the loop's."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.base import Array
-from mlp_accel.backends.cupy.paths.runs import Data, FusedRun
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import Backend
+from mlp_accel.backends.cupy.device import Device
+from mlp_accel.backends.cupy.paths.runs import DeviceSamples, FusedRun
 from mlp_accel.backends.cupy.probe import first_line
 from mlp_accel.backends.cupy.source import ceil_div
 from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
 from mlp_accel.errors import DeviceMemoryError, PathError, SettingError
 
-if TYPE_CHECKING:
-    from mlp_accel.backends.cupy.backend import CupyBackend
-
 TF32_VARIABLE = "MLP_ACCEL_TF32"
 
 TOLERANCE = {False: 1e-3, True: 5e-2}
-"""Largest difference to the loop after two steps, in units of the largest change of an array by it; by TF32 or not."""
+"""Allowed difference between a path and the loop after two steps, relative to the largest change that the loop made to the array;
+without TF32, and with it."""
 
 
 def no_switch(value: str) -> str | None:
-    """What is wrong with a value of ``MLP_ACCEL_TF32``, or None."""
+    """What is wrong with a value of ``MLP_ACCEL_TF32``, to be put behind the value; None if it is right."""
     return None if value in ("0", "1") else "is neither 1 nor 0"
 
 
@@ -49,18 +49,21 @@ def tf32_asked_for() -> bool:
 
 
 class FusedPath(EpochPath):
-    """A path by own kernels.
+    """A path whose kernels are our own and do more than one op each.
 
     Parameters
     ----------
-    backend : CupyBackend
+    backend : Backend
+        That on the GPU, whose loop the path is compared with.
+    gpu : Device
+        The backend's GPU.
     """
 
     compute_capability: ClassVar[tuple[int, int]]
-    """The least that its kernels need."""
+    """The lowest that its kernels run on."""
 
-    def __init__(self, backend: CupyBackend) -> None:
-        self.backend, self.gpu = backend, backend.gpu
+    def __init__(self, backend: Backend, gpu: Device) -> None:
+        self.backend, self.gpu = backend, gpu
         self._tried: set[Any] = set()
 
     def why_not(self, task: Task) -> str | None:
@@ -73,38 +76,38 @@ class FusedPath(EpochPath):
 
     @abstractmethod
     def _does_not_fit(self, task: Task) -> str | None:
-        """Why not, of all that is not the same for every path."""
+        """Why this path cannot train `task`, beyond what `why_not` asks for every path; None if it can."""
 
     @abstractmethod
     def _shape(self, task: Task) -> Any:
-        """What the kernels are compiled for; hashable."""
+        """What the kernels are compiled for `task`; two equal shapes have the same kernels."""
 
     @abstractmethod
-    def _start(self, task: Task, states: Sequence[State], data: Data, n: int) -> FusedRun:
+    def _start(self, task: Task, states: Sequence[State], samples: DeviceSamples, n: int) -> FusedRun:
         """A run of epochs of `n` samples."""
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
         try:
             with self.gpu.training_stream():
-                data = Data.prepare(self.gpu, x, y)
+                samples = DeviceSamples.prepare(self.gpu, x, y)
                 shape = self._shape(task)
-                if shape not in self._tried:  # once for the same kernels
-                    problem = self._differs(replace(task, networks=1), states[:1], x, y, data)
+                if shape not in self._tried:  # the same kernels are compared with the loop once
+                    problem = self._differs(replace(task, networks=1), states[:1], x, y, samples)
                     if problem:
                         raise PathError(f"its results are wrong: {problem}")
                     self._tried.add(shape)
-                return self._start(task, states, data, len(x))
+                return self._start(task, states, samples, len(x))
         except (DeviceMemoryError, PathError):
             raise
-        except Exception as error:  # a compiler, a driver or a launch that fails costs this path alone
+        except Exception as error:  # a compiler, a driver or a launch that fails rules out this path, not the training
             raise PathError(f"it fails ({first_line(error)})") from error
 
-    def _differs(self, task: Task, states: Sequence[State], x: Array, y: Array, data: Data) -> str | None:
-        """Train two steps by the path and by the loop; what is wrong with the result, or None."""
+    def _differs(self, task: Task, states: Sequence[State], x: Array, y: Array, samples: DeviceSamples) -> str | None:
+        """Train two steps by the path and by the loop; says how the results differ, or None if they agree."""
         n = min(len(x), 2 * task.batch_size)
         orders = np.linspace(0, len(x) - 1, n).astype(np.int32)[None]
         scalars = trial_scalars(task, ceil_div(n, task.batch_size))
-        runs = self._start(task, states, data, n), LoopPath(self.backend).start(task, states, x, y)
+        runs = self._start(task, states, samples, n), LoopPath(self.backend).start(task, states, x, y)
         (ours, theirs), (our_losses, their_losses) = zip(
             *(_results(run, self.backend, orders, scalars) for run in runs), strict=True
         )
@@ -122,14 +125,14 @@ class FusedPath(EpochPath):
 
 
 def trial_scalars(task: Task, steps: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers for a trial: small enough for two tame steps by any rule, all of them different."""
+    """Uniform numbers for the comparison with the loop: all different, and so small that no rule diverges in two steps."""
     size = 0.1 if task.gradient == "exact" else 0.01  # the notebook's gradient is a sum
     count = task.rule.n_scalars
     return size * (1.0 + 0.1 * np.arange(steps * count, dtype=np.float64)).reshape(1, steps, count)
 
 
 def _results(
-    run: PathRun, backend: CupyBackend, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]
+    run: PathRun, backend: Backend, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]
 ) -> tuple[list[npt.NDArray[Any]], npt.NDArray[Any]]:
     losses, _ = run.epoch(orders, scalars)
     return list(_arrays(run.states()[0])), backend.to_numpy(losses)

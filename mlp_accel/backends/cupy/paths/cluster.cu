@@ -1,11 +1,12 @@
 // One launch trains whole networks for an epoch: each cluster of thread blocks holds one network with one hidden layer in its shared
-// memory. Needs sm_90 (a cluster of one block: sm_80).
+// memory. Needs sm_90 (a cluster of one block: sm_80). This file is longer than most: the steps below share one layout of memory.
 //
 // The inputs are split over the blocks of the cluster, the samples of a minibatch too, and so are the small parameters (all but the
-// first layer's weights). A step:
+// first layer's weights). What a block is responsible for is called its own. A delta is the error at a layer: the derivative of the
+// loss by what goes into its activation. A step:
 //   1. each block multiplies all samples by its slice of the first layer and sends the partial sums of each sample to the block
 //      that owns the sample                                                                             -> cluster barrier
-//   2. each block adds them up for its samples, finishes forward and backward, and sends the error at the hidden layer to all;
+//   2. each block adds them up for its samples, finishes forward and backward, and sends the delta of the hidden layer to all;
 //      its part of the gradient of each small parameter goes to the block that owns the parameter      -> cluster barrier
 //   3. each block updates its slice of the first layer, and its small parameters, which it sends to all: they are read after the
 //      next cluster barrier. What the optimiser remembers of a parameter (its slots) lies where the parameter is updated.
@@ -13,8 +14,8 @@
 //
 // The host defines INPUTS, HIDDEN, CLASSES, BATCH, CLUSTER, WARPS, SHARED_BYTES and what common.cuh needs.
 constexpr int THREADS = WARPS * WARP;
-constexpr int PIXELS = round_up(INPUTS, 16);                           // length of an image in global memory, padded with zeros
-constexpr int SLICE = 16 * ceil_div(PIXELS / 16, CLUSTER);             // inputs of a block
+constexpr int PIXELS = round_up(INPUTS, PIECE);                        // length of an image in global memory, padded with zeros
+constexpr int SLICE = PIECE * ceil_div(PIXELS / PIECE, CLUSTER);       // inputs of a block
 constexpr int SLICES = ceil_div(PIXELS, SLICE);                        // blocks that have inputs
 constexpr int ROWS = round_up(BATCH, TILE);                            // samples of a minibatch, padded
 constexpr int OWN_ROWS = ceil_div(ROWS, CLUSTER);                      // samples of a block
@@ -27,25 +28,25 @@ constexpr int SMALL = HIDDEN_BIAS + HIDDEN;
 constexpr int OWN_SMALL = ceil_div(SMALL, CLUSTER);
 constexpr int PARAMETERS = INPUTS * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES;
 // Strides that spread a lane's reads over the memory banks: see load_a and load_b below.
-constexpr int IMAGE_STRIDE = 16 * (SLICE / 16 | 1);
+constexpr int IMAGE_STRIDE = PIECE * (SLICE / PIECE | 1);
 constexpr int WEIGHT_STRIDE = UNITS + 2;
 constexpr int DELTA_STRIDE = UNITS + (UNITS / 8 % 2 ? 0 : 8);
 
-struct alignas(16) Memory {
+struct alignas(16) ClusterMemory {
     uint8 images[2][ROWS][IMAGE_STRIDE];        // this minibatch and the next
     float partial_sums[SLICES][OWN_ROWS][UNITS];
     float weights[1 + SLOTS][SLICE][WEIGHT_STRIDE]; // of the first layer, and their slots
-    float delta[ROWS][DELTA_STRIDE];            // error at the hidden layer, of all samples
-    float hidden[1 + KEEPS_INPUT][OWN_ROWS][UNITS]; // what the hidden units put out; last, what their slope is a function of
-    float own_delta[OWN_ROWS][UNITS];           // error at the hidden layer, of the block's samples
+    float delta[ROWS][DELTA_STRIDE];            // of the hidden layer, of all samples
+    float hidden[1 + KEEPS_INPUT][OWN_ROWS][UNITS]; // outputs of the hidden units; last, what their slope is a function of
+    float own_delta[OWN_ROWS][UNITS];           // of the hidden layer, of the block's samples
     float output_delta[OWN_ROWS][CLASS_STRIDE];
     float small[SMALL];
     float own_small[CLUSTER + SLOTS][OWN_SMALL]; // of the block's: gradients over the samples of each block, then the slots
     int labels[2][OWN_ROWS];
 };
-static_assert(sizeof(Memory) == SHARED_BYTES, "the host computes the shared memory in another way");
+static_assert(sizeof(ClusterMemory) == SHARED_BYTES, "the host computes the shared memory in another way");
 
-// Tiles of columns that a warp takes at a time, so that the slowest warp has least to do.
+// Tiles of columns that a warp takes at a time: the number with which the warp that has most to do has least.
 DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
     int best = 1, least = 1 << 30;
     for (int n = 1; n <= 4; n *= 2) {
@@ -56,11 +57,11 @@ DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
     return best;
 }
 
-// The data of all networks, and where one of them is in it.
-struct Epoch {
+// What a cluster trains on, which is the same for all networks, and what belongs to its own network.
+struct ClusterArrays {
     const uint8* images;  // (n, PIXELS)
     const int* labels;    // (n,)
-    const int* order;     // (n,) of this network, as all that follows
+    const int* order;     // (n,); this and all that follows is of one network
     const float* scalars; // (steps, SCALARS)
     float* state;         // (1 + SLOTS, PARAMETERS): the parameters, layer by layer, weights first, and each of their slots
     float* losses;        // (n,) in the order of training
@@ -68,20 +69,21 @@ struct Epoch {
     int n;
 };
 
-// Copies the next minibatch while the network trains on this one. Which samples it has is read one step before.
+// Copies the next minibatch while the network trains on this one. The numbers of its samples are read one step earlier, so that the
+// copy does not wait for them.
 struct Fetcher {
-    static constexpr int PIECES = SLICE / 16; // of an image, 16 bytes each
+    static constexpr int PIECES = SLICE / PIECE; // of the block's part of an image, PIECE bytes each
     static constexpr int FETCHES = ceil_div(BATCH * PIECES, THREADS);
     static constexpr int LABEL_FETCHES = ceil_div(OWN_ROWS, THREADS);
     int samples[FETCHES], labeled[LABEL_FETCHES]; // -1: none
 
-    DEVICE void look_up(const Epoch& epoch, int rank, int step) {
-        const int rows = min(BATCH, epoch.n - step * BATCH);
-        const int* order = epoch.order + (size_t)step * BATCH;
+    DEVICE void look_up(const ClusterArrays& arrays, int rank, int step) {
+        const int rows = min(BATCH, arrays.n - step * BATCH);
+        const int* order = arrays.order + (size_t)step * BATCH;
 #pragma unroll
         for (int i = 0; i < FETCHES; ++i) {
             const int piece = i * THREADS + thread_index(), row = piece / PIECES;
-            const bool real = row < rows && rank * SLICE + piece % PIECES * 16 < PIXELS;
+            const bool real = row < rows && rank * SLICE + piece % PIECES * PIECE < PIXELS;
             samples[i] = real ? order[row] : -1;
         }
 #pragma unroll
@@ -91,21 +93,21 @@ struct Fetcher {
         }
     }
 
-    DEVICE void start(Memory& memory, const Epoch& epoch, int rank, int buffer) const {
+    DEVICE void start(ClusterMemory& memory, const ClusterArrays& arrays, int rank, int buffer) const {
 #pragma unroll
         for (int i = 0; i < FETCHES; ++i) {
-            const int piece = i * THREADS + thread_index(), row = piece / PIECES, column = piece % PIECES * 16;
+            const int piece = i * THREADS + thread_index(), row = piece / PIECES, column = piece % PIECES * PIECE;
             if (samples[i] >= 0)
-                copy_async16(&memory.images[buffer][row][column], epoch.images + (size_t)samples[i] * PIXELS + rank * SLICE + column);
+                copy_async16(&memory.images[buffer][row][column], arrays.images + (size_t)samples[i] * PIXELS + rank * SLICE + column);
         }
 #pragma unroll
         for (int i = 0; i < LABEL_FETCHES; ++i)
-            if (labeled[i] >= 0) copy_async4(&memory.labels[buffer][i * THREADS + thread_index()], epoch.labels + labeled[i]);
+            if (labeled[i] >= 0) copy_async4(&memory.labels[buffer][i * THREADS + thread_index()], arrays.labels + labeled[i]);
     }
 };
 
 // 1. The first layer, before scale, bias and activation: this block's inputs, all samples.
-DEVICE void send_partial_sums(Memory& memory, int rank, int buffer, int warp, Lane lane) {
+DEVICE void send_partial_sums(ClusterMemory& memory, int rank, int buffer, int warp, Lane lane) {
     constexpr int N = columns_at_once(ROWS / TILE, UNITS / TILE_COLUMNS), COLUMNS = N * TILE_COLUMNS;
     for (int job = warp; job < ROWS / TILE * (UNITS / COLUMNS); job += WARPS) {
         const int row = job / (UNITS / COLUMNS) * TILE + lane.group, column = job % (UNITS / COLUMNS) * COLUMNS;
@@ -132,9 +134,9 @@ DEVICE void send_partial_sums(Memory& memory, int rank, int buffer, int warp, La
     }
 }
 
-// 2a. One of the block's samples from the hidden layer to the loss and back, by a warp.
-DEVICE void train_sample(Memory& memory, const Epoch& epoch, int rank, int buffer, int own_row, int step, int lane) {
-    const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, epoch.n - step * BATCH);
+// 2a. One of the block's own samples from the hidden layer to the loss and back, by a warp.
+DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int rank, int buffer, int own_row, int step, int lane) {
+    const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, arrays.n - step * BATCH);
     float *hidden = memory.hidden[0][own_row], *kept = memory.hidden[KEEPS_INPUT][own_row];
     const bool real = row < rows;
     for (int unit = lane; unit < HIDDEN; unit += WARP) {
@@ -153,28 +155,28 @@ DEVICE void train_sample(Memory& memory, const Epoch& epoch, int rank, int buffe
         scores[i] = memory.small[OUTPUT_BIAS + label];
         for (int unit = 0; unit < HIDDEN; ++unit) scores[i] += hidden[unit] * memory.small[unit * CLASS_STRIDE + label];
     }
-    const Sample sample(scores, lane, real ? memory.labels[buffer][own_row] : 0, rows);
+    const Classified sample(scores, lane, real ? memory.labels[buffer][own_row] : 0, rows);
     if (real && lane == 0) {
-        epoch.losses[(size_t)step * BATCH + row] = sample.loss;
-        epoch.hits[(size_t)step * BATCH + row] = sample.hit;
+        arrays.losses[(size_t)step * BATCH + row] = sample.loss;
+        arrays.hits[(size_t)step * BATCH + row] = sample.hit;
     }
 #pragma unroll
     for (int i = 0; i < CLASSES_PER_LANE; ++i)
         if (i * WARP + lane < CLASSES) memory.output_delta[own_row][i * WARP + lane] = real ? scores[i] : 0;
     warp_sync();
     for (int unit = lane; unit < HIDDEN; unit += WARP) {
-        float error = 0;
+        float delta = 0;
         for (int label = 0; label < CLASSES; ++label)
-            error += memory.output_delta[own_row][label] * memory.small[unit * CLASS_STRIDE + label];
-        error = real ? times_slope(error, kept[unit]) : 0;
-        memory.own_delta[own_row][unit] = error;
+            delta += memory.output_delta[own_row][label] * memory.small[unit * CLASS_STRIDE + label];
+        delta = real ? times_slope(delta, kept[unit]) : 0;
+        memory.own_delta[own_row][unit] = delta;
         if (row < ROWS)
-            for (int block = 0; block < SLICES; ++block) store_remote(&memory.delta[row][unit], block, error);
+            for (int block = 0; block < SLICES; ++block) store_remote(&memory.delta[row][unit], block, delta);
     }
 }
 
 // 2b. Gradients of the small parameters over the block's samples.
-DEVICE void send_small_gradients(Memory& memory, int rank) {
+DEVICE void send_small_gradients(ClusterMemory& memory, int rank) {
     for (int i = thread_index(); i < SMALL; i += THREADS) {
         float sum = 0;
         if (i >= HIDDEN_BIAS) {
@@ -189,8 +191,8 @@ DEVICE void send_small_gradients(Memory& memory, int rank) {
     }
 }
 
-// 3a. The block's small parameters; the last threads do it, the first have more of the rest to do.
-DEVICE void update_small(Memory& memory, int rank, const Scalars& scalars) {
+// 3a. The block's own small parameters. The last threads begin, since the first ones have more to do in 3b.
+DEVICE void update_small(ClusterMemory& memory, int rank, const Scalars& scalars) {
     const int first = rank * OWN_SMALL, end = min(SMALL, first + OWN_SMALL);
     for (int i = first + THREADS - 1 - thread_index(); i < end; i += THREADS) {
         float gradient = 0;
@@ -203,7 +205,7 @@ DEVICE void update_small(Memory& memory, int rank, const Scalars& scalars) {
 }
 
 // 3b. The block's slice of the first layer, whose gradient is images.T @ delta.
-DEVICE void update_weights(Memory& memory, int rank, int buffer, const Scalars& scalars, int warp, Lane lane) {
+DEVICE void update_weights(ClusterMemory& memory, int rank, int buffer, const Scalars& scalars, int warp, Lane lane) {
     constexpr int N = columns_at_once(SLICE / TILE, UNITS / TILE_COLUMNS), COLUMNS = N * TILE_COLUMNS;
     for (int job = warp; job < SLICE / TILE * (UNITS / COLUMNS); job += WARPS) {
         // Rows g and g + 8 of the tile are the neighbouring inputs 2g and 2g + 1, which a lane reads at once.
@@ -226,7 +228,7 @@ DEVICE void update_weights(Memory& memory, int rank, int buffer, const Scalars& 
             const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                // What is no parameter has no gradient and stays 0 by p - u * g; of another rule nobody knows.
+                // Padding has no gradient: by p - u * g it stays 0, but another rule may make something else of it.
                 if (RATE_COLUMN < 0 && (rank * SLICE + place + i / 2 >= INPUTS || unit + i % 2 >= HIDDEN)) continue;
                 float* weight = &memory.weights[0][place + i / 2][unit + i % 2];
                 *weight = scalars.updated(*weight, sum[n][i], weight + SLICE * WEIGHT_STRIDE, SLICE * WEIGHT_STRIDE);
@@ -237,11 +239,11 @@ DEVICE void update_weights(Memory& memory, int rank, int buffer, const Scalars& 
 
 // Calls visit(shared, global, own) for each number that the block holds: its slice of the first layer with the slots, all the small
 // parameters, of which some are its own, and the slots of those.
-template <class Visit> DEVICE void visit_network(Memory& memory, const Epoch& epoch, int rank, Visit visit) {
+template <class Visit> DEVICE void visit_network(ClusterMemory& memory, const ClusterArrays& arrays, int rank, Visit visit) {
     for (int i = thread_index(); i < (1 + SLOTS) * SLICE * HIDDEN; i += THREADS) {
         const int plane = i / (SLICE * HIDDEN), input = i / HIDDEN % SLICE, unit = i % HIDDEN;
         const size_t place = (size_t)plane * PARAMETERS + (rank * SLICE + input) * HIDDEN + unit;
-        if (rank * SLICE + input < INPUTS) visit(memory.weights[plane][input][unit], epoch.state[place], true);
+        if (rank * SLICE + input < INPUTS) visit(memory.weights[plane][input][unit], arrays.state[place], true);
     }
     for (int i = thread_index(); i < SMALL; i += THREADS) {
         const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
@@ -256,22 +258,22 @@ template <class Visit> DEVICE void visit_network(Memory& memory, const Epoch& ep
             continue;
         }
         const bool own = i / OWN_SMALL == rank;
-        visit(memory.small[i], epoch.state[place], own);
+        visit(memory.small[i], arrays.state[place], own);
         for (int slot = 0; own && slot < SLOTS; ++slot)
-            visit(memory.own_small[CLUSTER + slot][i % OWN_SMALL], epoch.state[(size_t)(1 + slot) * PARAMETERS + place], own);
+            visit(memory.own_small[CLUSTER + slot][i % OWN_SMALL], arrays.state[(size_t)(1 + slot) * PARAMETERS + place], own);
     }
 }
 
 // Put one network into the shared memory of its cluster; what no parameter fills is zero.
-DEVICE void load_network(Memory& memory, const Epoch& epoch, int rank) {
+DEVICE void load_network(ClusterMemory& memory, const ClusterArrays& arrays, int rank) {
     unsigned* words = reinterpret_cast<unsigned*>(&memory);
-    for (int i = thread_index(); i < (int)(sizeof(Memory) / 4); i += THREADS) words[i] = 0;
+    for (int i = thread_index(); i < (int)(sizeof(ClusterMemory) / 4); i += THREADS) words[i] = 0;
     block_sync();
-    visit_network(memory, epoch, rank, [](float& shared, float& global, bool) { shared = global; });
+    visit_network(memory, arrays, rank, [](float& shared, float& global, bool) { shared = global; });
 }
 
-DEVICE void store_network(Memory& memory, const Epoch& epoch, int rank) {
-    visit_network(memory, epoch, rank, [](float& shared, float& global, bool own) {
+DEVICE void store_network(ClusterMemory& memory, const ClusterArrays& arrays, int rank) {
+    visit_network(memory, arrays, rank, [](float& shared, float& global, bool own) {
         if (own) global = shared;
     });
 }
@@ -284,27 +286,27 @@ DEVICE void store_network(Memory& memory, const Epoch& epoch, int rank) {
 // Filled for each network: losses, hits (n,), and their sums by minibatch.
 KERNEL train_epoch(const uint8* images, const int* labels, const int* orders, const float* scalars, float* states, float* losses,
                    uint8* hits, double* batch_losses, double* batch_hits, int n) {
-    Memory& memory = shared_memory<Memory>();
+    ClusterMemory& memory = shared_memory<ClusterMemory>();
     const int rank = cluster_rank(), warp = thread_index() / WARP, lane = thread_index() % WARP;
     const size_t network = block_index() / CLUSTER;
     const int steps = ceil_div(n, BATCH);
-    const Epoch epoch = {images, labels, orders + network * n, scalars + network * steps * SCALARS,
+    const ClusterArrays arrays = {images, labels, orders + network * n, scalars + network * steps * SCALARS,
                          states + network * (1 + SLOTS) * PARAMETERS, losses + network * n, hits + network * n, n};
     Fetcher fetcher;
-    load_network(memory, epoch, rank);
-    fetcher.look_up(epoch, rank, 0);
-    fetcher.start(memory, epoch, rank, 0);
-    fetcher.look_up(epoch, rank, 1);
+    load_network(memory, arrays, rank);
+    fetcher.look_up(arrays, rank, 0);
+    fetcher.start(memory, arrays, rank, 0);
+    fetcher.look_up(arrays, rank, 1);
     copy_wait();
-    cluster_sync(); // every block has begun, so that others may write to its memory
+    cluster_sync(); // now every block has begun, so that others may write to its memory
     for (int step = 0; step < steps; ++step) {
         const int buffer = step % 2;
-        const Scalars of_step(epoch.scalars + (size_t)step * SCALARS); // read long before they are needed
-        fetcher.start(memory, epoch, rank, 1 - buffer);
-        fetcher.look_up(epoch, rank, step + 2);
+        const Scalars of_step(arrays.scalars + (size_t)step * SCALARS); // read long before they are needed
+        fetcher.start(memory, arrays, rank, 1 - buffer);
+        fetcher.look_up(arrays, rank, step + 2);
         if (rank < SLICES) send_partial_sums(memory, rank, buffer, warp, lane);
         cluster_sync();
-        for (int own_row = warp; own_row < OWN_ROWS; own_row += WARPS) train_sample(memory, epoch, rank, buffer, own_row, step, lane);
+        for (int own_row = warp; own_row < OWN_ROWS; own_row += WARPS) train_sample(memory, arrays, rank, buffer, own_row, step, lane);
         block_sync();
         send_small_gradients(memory, rank);
         cluster_sync();
@@ -314,8 +316,8 @@ KERNEL train_epoch(const uint8* images, const int* labels, const int* orders, co
         block_sync();
     }
     cluster_sync(); // the small parameters and all losses have arrived, and nobody writes to a block that has ended
-    store_network(memory, epoch, rank);
+    store_network(memory, arrays, rank);
     for (int step = rank * WARPS + warp; step < steps; step += CLUSTER * WARPS)
-        sum_minibatch(epoch.losses, epoch.hits, step * BATCH, min(n, (step + 1) * BATCH), lane, batch_losses + network * steps + step,
+        sum_minibatch(arrays.losses, arrays.hits, step * BATCH, min(n, (step + 1) * BATCH), lane, batch_losses + network * steps + step,
                       batch_hits + network * steps + step);
 }

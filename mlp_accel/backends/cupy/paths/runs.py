@@ -11,49 +11,54 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.base import Array, Params
+from mlp_accel.backends.arrays import Array, Params
 from mlp_accel.backends.cupy.device import Device
-from mlp_accel.backends.cupy.source import round_up
+from mlp_accel.backends.cupy.source import PIECE, padded_pixels
 from mlp_accel.backends.paths import PathRun, State, Task
-
-ALIGNMENT = 16
-"""Bytes that an asynchronous copy moves at a time, from a multiple of it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
-    """All samples: rows of pixels begin at every 16 bytes, padded with zeros where they do not by themselves; labels are int32."""
+class DeviceSamples:
+    """All samples and labels as the kernels read them.
 
-    images: Array
+    Attributes
+    ----------
+    x : array (n, stride)
+        uint8 samples are padded with zeros so that each begins at a multiple of `PIECE` bytes; floating ones are not padded.
+    labels : array (n,)
+        int32.
+    """
+
+    x: Array
     labels: Array
 
     @classmethod
-    def prepare(cls, gpu: Device, x: Array, y: Array) -> Data:
-        """`x` itself if it is laid out like this, else a copy."""
+    def prepare(cls, gpu: Device, x: Array, y: Array) -> DeviceSamples:
+        """The samples in this layout: `x` itself if it has it, else a copy."""
         cp = gpu.cp
         n, width = x.shape
-        stride = round_up(width, ALIGNMENT) if x.dtype == np.uint8 else width
-        images = x
-        if not x.flags.c_contiguous or stride != width or x.data.ptr % ALIGNMENT:
-            images = cp.zeros((n, stride), x.dtype)
-            images[:, :width] = x
-        return cls(images, y.astype(np.int32))
+        stride = padded_pixels(width) if x.dtype == np.uint8 else width
+        padded = x
+        if not x.flags.c_contiguous or stride != width or x.data.ptr % PIECE:
+            padded = cp.zeros((n, stride), x.dtype)
+            padded[:, :width] = x
+        return cls(padded, y.astype(np.int32))
 
 
 class FusedRun(PathRun):
-    """A training run by own kernels.
+    """A training run by kernels of our own, a whole epoch at a time.
 
     Parameters
     ----------
     gpu : Device
     task : Task
     states : sequence of State
-        On the host.
+        Where each network starts, on the host.
 
     Attributes
     ----------
     networks : array (networks, 1 + n_slots, n_parameters)
-        Of each network the parameters, weights and bias of each layer in turn, and laid out alike each of their slots.
+        For each network its parameters (weights and bias of each layer in turn), then each of their slots, laid out alike.
     """
 
     def __init__(self, gpu: Device, task: Task, states: Sequence[State]) -> None:
@@ -64,7 +69,9 @@ class FusedRun(PathRun):
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         cp = self.gpu.cp
         with self.gpu.training_stream():
-            if self._scalars is None or not np.array_equal(self._scalars[0], scalars):  # often those of the epoch before
+            if self._scalars is None or not np.array_equal(
+                self._scalars[0], scalars
+            ):  # a constant learning rate makes the same ones every epoch
                 self._scalars = scalars, cp.asarray(scalars.astype(np.float32))
             losses, hits = (cp.empty(scalars.shape[:2], np.float64) for _ in range(2))
             self._train(cp.asarray(orders.astype(np.int32)), self._scalars[1], losses, hits)
@@ -72,7 +79,7 @@ class FusedRun(PathRun):
 
     @abstractmethod
     def _train(self, orders: Array, scalars: Array, losses: Array, hits: Array) -> None:
-        """Train every network; all arrays are on the device and have a row for each of them."""
+        """Train every network for an epoch; all arrays are on the device, the first axis of each is that of the networks."""
 
     def states(self) -> list[State]:
         with self.gpu.training_stream():
@@ -91,7 +98,7 @@ def packed(state: State, n_slots: int) -> npt.NDArray[np.float32]:
 
 
 def unpacked(network: npt.NDArray[Any], layer_sizes: Sequence[int]) -> State:
-    """The reverse: views of the array."""
+    """The network that `packed` made the array of; its arrays are views."""
     params, *slots = (_layers(plane, layer_sizes) for plane in network)
     return State(params, [[plane[layer] for plane in slots] for layer in range(len(params))])
 

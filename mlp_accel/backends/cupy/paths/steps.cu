@@ -1,27 +1,29 @@
 // A step of training in a few launches, for any number of layers of any size: forward, one kernel for each hidden layer; the output
 // layer with the loss; backward, one for each hidden layer; all updates in one. Needs sm_80.
 //
-// Each block computes one tile of a product; its warps share the depth and add up in a fixed order. Everything lies in three
-// buffers whose places follow from the sizes, which are constants.
+// Each block computes one tile of a product: each of its warps multiplies a part of the depth, and the parts are added up in a fixed
+// order. Parameters, outputs and deltas are one buffer each; where a layer begins in them follows from the sizes, which are constants.
+// A delta is the error at a layer: the derivative of the loss by what goes into its activation.
 //
-// The host defines SIZES (inputs, hidden ..., classes), LAYERS, BATCH, BYTES (images are uint8, else float32), IMAGE_STRIDE, WARPS
-// of a block, COLUMNS of its tile, SHARED_BYTES and what common.cuh needs; it lists the kernels with STEP_KERNEL and
-// FORWARD_KERNEL.
+// The host defines SIZES (inputs, hidden ..., classes), LAYERS, BATCH, BYTES (samples are uint8, else float32), SAMPLE_STRIDE, WARPS
+// of a block, COLUMNS of its tile, SHARED_BYTES, the lengths N_PARAMETERS and N_DELTAS of the buffers, and what common.cuh needs; it
+// lists the kernels with STEP_KERNEL and FORWARD_KERNEL.
 constexpr int THREADS = WARPS * WARP;
 constexpr int TILES_AT_ONCE = COLUMNS / TILE_COLUMNS;
 static_assert(COLUMNS % TILE_COLUMNS == 0, "a block's tile is made of whole tiles of mma_tf32");
 constexpr int SIZE[] = {SIZES};
+static_assert(sizeof(SIZE) == (LAYERS + 1) * sizeof(int) && SIZE[LAYERS] == CLASSES, "the host counts the layers in another way");
 #if BYTES
 using Pixel = uint8;
 #else
 using Pixel = float;
 #endif
 
-struct Memory {
+struct StepMemory {
     float partial[WARPS][TILE][COLUMNS];
     float scores[TILE][round_up(CLASSES, COLUMNS)];
 };
-static_assert(sizeof(Memory) == SHARED_BYTES, "the host computes the shared memory in another way");
+static_assert(sizeof(StepMemory) == SHARED_BYTES, "the host computes the shared memory in another way");
 
 // Places in the buffers. Layer l has weights (SIZE[l], SIZE[l + 1]), then its bias.
 DEVICE constexpr size_t weights_at(int layer) {
@@ -35,13 +37,15 @@ DEVICE constexpr size_t output_at(int layer) {
     return place;
 }
 constexpr size_t PARAMETERS = weights_at(LAYERS), OUTPUTS = output_at(LAYERS);
+static_assert(PARAMETERS == N_PARAMETERS && OUTPUTS == N_DELTAS, "the host makes buffers of another length");
 DEVICE constexpr int update_tiles(int layer) { return ceil_div(SIZE[layer] + 1, TILE) * ceil_div(SIZE[layer + 1], COLUMNS); }
 
-struct Epoch {
-    float* parameters;    // (1 + SLOTS, PARAMETERS): behind them each of their slots
+// What a kernel is given, and where each layer is in it.
+struct StepArrays {
+    float* parameters;    // (1 + SLOTS, PARAMETERS): the parameters, and behind them each of their slots
     float* outputs;       // of each hidden layer, (BATCH, SIZE[l + 1]); behind them, if KEEPS_INPUT, the sums before the activation
-    float* deltas;        // error of each layer before its activation, (BATCH, SIZE[l + 1])
-    const Pixel* images;  // (n, IMAGE_STRIDE)
+    float* deltas;        // of each layer, (BATCH, SIZE[l + 1])
+    const Pixel* samples; // (n, SAMPLE_STRIDE)
     const float* scalars; // (steps, SCALARS)
     const int *labels, *order;
     float* losses; // (n,) in the order of training
@@ -56,10 +60,10 @@ struct Epoch {
     DEVICE float* kept(int layer) const { return output(layer) + (KEEPS_INPUT ? OUTPUTS : 0); } // for the slope
     DEVICE int rows(int step) const { return min(BATCH, n - step * BATCH); }
 
-    // Value `place` of what goes into a layer for sample `row` of a step; pixels unscaled.
+    // Value `place` of what goes into a layer for sample `row` of the minibatch; pixels are not scaled yet.
     template <int LAYER> DEVICE float input(int step, int row, int place) const {
         if constexpr (LAYER == 0) {
-            return images[(size_t)order[(size_t)step * BATCH + row] * IMAGE_STRIDE + place];
+            return samples[(size_t)order[(size_t)step * BATCH + row] * SAMPLE_STRIDE + place];
         } else {
             return output(LAYER - 1)[(size_t)row * SIZE[LAYER] + place];
         }
@@ -71,7 +75,7 @@ template <int LAYER> constexpr float INPUT_SCALE = READS_BYTES<LAYER> ? PIXEL_SC
 
 // One tile of a @ b, by the block: calls store(row, column, value) for each element, both counted from the tile's corner.
 // a(row, k) and b(k, column) are 0 outside of the matrices.
-template <bool EXACT_A, class A, class B, class Store> DEVICE void block_product(Memory& memory, int depth, A a, B b, Store store) {
+template <bool EXACT_A, class A, class B, class Store> DEVICE void block_product(StepMemory& memory, int depth, A a, B b, Store store) {
     const int warp = thread_index() / WARP;
     const Lane lane(thread_index() % WARP);
     const int share = ceil_div(ceil_div(depth, 8), WARPS), first = warp * share;
@@ -102,12 +106,12 @@ template <bool EXACT_A, class A, class B, class Store> DEVICE void block_product
 }
 
 // The layer before its activation, without its bias: a tile at (first_row, first_column).
-template <int LAYER, class Store> DEVICE void layer_product(Memory& memory, const Epoch& epoch, int step, int first_row, int first_column, Store store) {
+template <int LAYER, class Store> DEVICE void layer_product(StepMemory& memory, const StepArrays& arrays, int step, int first_row, int first_column, Store store) {
     constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1];
-    const int rows = epoch.rows(step);
-    const float* weights = epoch.weights(LAYER);
+    const int rows = arrays.rows(step);
+    const float* weights = arrays.weights(LAYER);
     auto a = [&](int row, int k) {
-        return first_row + row < rows && k < IN ? epoch.template input<LAYER>(step, first_row + row, k) : 0.0f;
+        return first_row + row < rows && k < IN ? arrays.template input<LAYER>(step, first_row + row, k) : 0.0f;
     };
     auto b = [&](int k, int column) {
         return k < IN && first_column + column < OUT ? weights[(size_t)k * OUT + first_column + column] : 0.0f;
@@ -115,30 +119,30 @@ template <int LAYER, class Store> DEVICE void layer_product(Memory& memory, cons
     block_product<READS_BYTES<LAYER>>(memory, IN, a, b, store);
 }
 
-template <int LAYER> DEVICE void forward(const Epoch& epoch, int step) {
+template <int LAYER> DEVICE void forward(const StepArrays& arrays, int step) {
     constexpr int OUT = SIZE[LAYER + 1], ACROSS = ceil_div(OUT, COLUMNS);
-    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = epoch.rows(step);
+    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = arrays.rows(step);
     if (first_row >= rows) return;
-    layer_product<LAYER>(shared_memory<Memory>(), epoch, step, first_row, first_column, [&](int row, int column, float sum) {
+    layer_product<LAYER>(shared_memory<StepMemory>(), arrays, step, first_row, first_column, [&](int row, int column, float sum) {
         row += first_row, column += first_column;
         if (row >= rows || column >= OUT) return;
         const size_t place = (size_t)row * OUT + column;
-        const float z = sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[column];
-        if (KEEPS_INPUT) epoch.kept(LAYER)[place] = z;
-        epoch.output(LAYER)[place] = activate(z);
+        const float z = sum * INPUT_SCALE<LAYER> + arrays.bias(LAYER)[column];
+        if (KEEPS_INPUT) arrays.kept(LAYER)[place] = z;
+        arrays.output(LAYER)[place] = activate(z);
     });
 }
 
-// Logits, loss and error at the logits of 16 samples.
-DEVICE void output(const Epoch& epoch, int step) {
+// Logits, loss and delta at the logits of TILE samples.
+DEVICE void output(const StepArrays& arrays, int step) {
     constexpr int LAYER = LAYERS - 1;
-    Memory& memory = shared_memory<Memory>();
-    const int first_row = block_index() * TILE, rows = epoch.rows(step);
+    StepMemory& memory = shared_memory<StepMemory>();
+    const int first_row = block_index() * TILE, rows = arrays.rows(step);
     if (first_row >= rows) return;
     for (int first = 0; first < CLASSES; first += COLUMNS)
-        layer_product<LAYER>(memory, epoch, step, first_row, first, [&](int row, int column, float sum) {
+        layer_product<LAYER>(memory, arrays, step, first_row, first, [&](int row, int column, float sum) {
             if (first + column < CLASSES)
-                memory.scores[row][first + column] = sum * INPUT_SCALE<LAYER> + epoch.bias(LAYER)[first + column];
+                memory.scores[row][first + column] = sum * INPUT_SCALE<LAYER> + arrays.bias(LAYER)[first + column];
         });
     const int lane = thread_index() % WARP;
     for (int i = thread_index() / WARP; i < TILE && first_row + i < rows; i += WARPS) {
@@ -147,49 +151,49 @@ DEVICE void output(const Epoch& epoch, int step) {
         float scores[CLASSES_PER_LANE];
 #pragma unroll
         for (int j = 0; j < CLASSES_PER_LANE; ++j) scores[j] = j * WARP + lane < CLASSES ? memory.scores[i][j * WARP + lane] : 0;
-        const Sample sample(scores, lane, epoch.labels[epoch.order[place]], rows);
-        if (lane == 0) epoch.losses[place] = sample.loss, epoch.hits[place] = sample.hit;
+        const Classified sample(scores, lane, arrays.labels[arrays.order[place]], rows);
+        if (lane == 0) arrays.losses[place] = sample.loss, arrays.hits[place] = sample.hit;
 #pragma unroll
         for (int j = 0; j < CLASSES_PER_LANE; ++j)
-            if (j * WARP + lane < CLASSES) epoch.delta(LAYER)[(size_t)row * CLASSES + j * WARP + lane] = scores[j];
+            if (j * WARP + lane < CLASSES) arrays.delta(LAYER)[(size_t)row * CLASSES + j * WARP + lane] = scores[j];
     }
 }
 
-// Error of the hidden layer below `LAYER`: delta @ weights.T * slope.
-template <int LAYER> DEVICE void backward(const Epoch& epoch, int step) {
+// Delta of the hidden layer below `LAYER`: delta @ weights.T * slope.
+template <int LAYER> DEVICE void backward(const StepArrays& arrays, int step) {
     constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1], ACROSS = ceil_div(IN, COLUMNS);
-    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = epoch.rows(step);
+    const int first_row = block_index() / ACROSS * TILE, first_column = block_index() % ACROSS * COLUMNS, rows = arrays.rows(step);
     if (first_row >= rows) return;
-    const float *delta = epoch.delta(LAYER), *weights = epoch.weights(LAYER);
+    const float *delta = arrays.delta(LAYER), *weights = arrays.weights(LAYER);
     auto a = [&](int row, int k) { return first_row + row < rows && k < OUT ? delta[(size_t)(first_row + row) * OUT + k] : 0.0f; };
     auto b = [&](int k, int column) {
         return k < OUT && first_column + column < IN ? weights[(size_t)(first_column + column) * OUT + k] : 0.0f;
     };
-    block_product<false>(shared_memory<Memory>(), OUT, a, b, [&](int row, int column, float sum) {
+    block_product<false>(shared_memory<StepMemory>(), OUT, a, b, [&](int row, int column, float sum) {
         row += first_row, column += first_column;
         if (row >= rows || column >= IN) return;
         const size_t place = (size_t)row * IN + column;
-        epoch.delta(LAYER - 1)[place] = times_slope(sum, epoch.kept(LAYER - 1)[place]);
+        arrays.delta(LAYER - 1)[place] = times_slope(sum, arrays.kept(LAYER - 1)[place]);
     });
 }
 
-// One tile of a layer by the update rule. The bias is one more row of the weights, whose input is always 1.
-template <int LAYER> DEVICE void update_tile(const Epoch& epoch, int step, int tile) {
+// Updates one tile of a layer's parameters. The bias is one more row of the weights, whose input is always 1 (255 before scaling).
+template <int LAYER> DEVICE void update_tile(const StepArrays& arrays, int step, int tile) {
     constexpr int IN = SIZE[LAYER], OUT = SIZE[LAYER + 1], ACROSS = ceil_div(OUT, COLUMNS);
     constexpr float ONE = READS_BYTES<LAYER> ? 255 : 1;
-    const int first_input = tile / ACROSS * TILE, first_column = tile % ACROSS * COLUMNS, rows = epoch.rows(step);
-    const float* delta = epoch.delta(LAYER);
-    float* weights = epoch.weights(LAYER);
+    const int first_input = tile / ACROSS * TILE, first_column = tile % ACROSS * COLUMNS, rows = arrays.rows(step);
+    const float* delta = arrays.delta(LAYER);
+    float* weights = arrays.weights(LAYER);
     auto a = [&](int row, int k) {
         const int place = first_input + row;
         if (k >= rows || place > IN) return 0.0f;
-        return place == IN ? ONE : epoch.template input<LAYER>(step, k, place);
+        return place == IN ? ONE : arrays.template input<LAYER>(step, k, place);
     };
     auto b = [&](int k, int column) {
         return k < rows && first_column + column < OUT ? delta[(size_t)k * OUT + first_column + column] : 0.0f;
     };
-    const Scalars scalars(epoch.scalars + (size_t)step * SCALARS, INPUT_SCALE<LAYER>);
-    block_product<READS_BYTES<LAYER>>(shared_memory<Memory>(), rows, a, b, [&](int row, int column, float sum) {
+    const Scalars scalars(arrays.scalars + (size_t)step * SCALARS, INPUT_SCALE<LAYER>);
+    block_product<READS_BYTES<LAYER>>(shared_memory<StepMemory>(), rows, a, b, [&](int row, int column, float sum) {
         const int place = first_input + row;
         column += first_column;
         if (place > IN || column >= OUT) return;
@@ -198,32 +202,33 @@ template <int LAYER> DEVICE void update_tile(const Epoch& epoch, int step, int t
     });
 }
 
-template <int LAYER = 0> DEVICE void update(const Epoch& epoch, int step, int tile) {
+template <int LAYER = 0> DEVICE void update(const StepArrays& arrays, int step, int tile) {
     if constexpr (LAYER < LAYERS) {
         if (tile < update_tiles(LAYER))
-            update_tile<LAYER>(epoch, step, tile);
+            update_tile<LAYER>(arrays, step, tile);
         else
-            update<LAYER + 1>(epoch, step, tile - update_tiles(LAYER));
+            update<LAYER + 1>(arrays, step, tile - update_tiles(LAYER));
     }
 }
 
-DEVICE void update_all(const Epoch& epoch, int step) { update(epoch, step, block_index()); }
+DEVICE void update_all(const StepArrays& arrays, int step) { update(arrays, step, block_index()); }
 
 // After the last step: the sums of each minibatch, one warp for each.
-DEVICE void sum_minibatches(const Epoch& epoch, int) {
+DEVICE void sum_minibatches(const StepArrays& arrays, int) {
     const int step = block_index() * WARPS + thread_index() / WARP;
-    if (step * BATCH >= epoch.n) return;
-    sum_minibatch(epoch.losses, epoch.hits, step * BATCH, min(epoch.n, (step + 1) * BATCH), thread_index() % WARP,
-                  epoch.batch_losses + step, epoch.batch_hits + step);
+    if (step * BATCH >= arrays.n) return;
+    sum_minibatch(arrays.losses, arrays.hits, step * BATCH, min(arrays.n, (step + 1) * BATCH), thread_index() % WARP,
+                  arrays.batch_losses + step, arrays.batch_hits + step);
 }
 
 #define KERNEL_WITHIN(bounds, name, function)                                                                                      \
     extern "C" __global__ void __launch_bounds__ bounds                                                                            \
-        name(float* parameters, float* outputs, float* deltas, const Pixel* images, const float* scalars, const int* labels,       \
+        name(float* parameters, float* outputs, float* deltas, const Pixel* samples, const float* scalars, const int* labels,      \
              const int* order, float* losses, uint8* hits, double* batch_losses, double* batch_hits, int n, int step) {            \
-        function(Epoch{parameters, outputs, deltas, images, scalars, labels, order, losses, hits, batch_losses, batch_hits, n},    \
+        function(StepArrays{parameters, outputs, deltas, samples, scalars, labels, order, losses, hits, batch_losses, batch_hits,  \
+                            n},                                                                                                    \
                  step);                                                                                                            \
     }
 #define STEP_KERNEL(name, function) KERNEL_WITHIN((THREADS), name, function)
-// With as many registers as two blocks leave each other: some activations need them in the kernels that are large without them.
+// Two blocks of a forward kernel must fit on a multiprocessor, which limits its registers: some activations would take more.
 #define FORWARD_KERNEL(name, function) KERNEL_WITHIN((THREADS, 2), name, function)

@@ -1,1 +1,1 @@
-"""What LLVM does not bring to full speed by itself, written on vectors."""
+"""Loops that LLVM does not bring to full speed by itself, written with vector instructions."""

@@ -1,4 +1,4 @@
-"""Arrays and functions by their addresses, where Numba would take long to compile what it knows by name."""
+"""Arrays and functions that kernels know only by their addresses: as typed arguments they would take Numba long to compile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ types: Any = _types  # incomplete
 
 
 def array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any]) -> Any:
-    """An array in C order of the type `kind` at an address. Nobody counts references to it: its memory must outlive it."""
+    """An array in C order of the type `kind` at an address. It counts no references: the caller keeps its memory alive."""
     value = context.make_array(kind)(context, builder)
     size = ir.Constant(INDEX, kind.dtype.bitwidth // 8)
     strides = [size] if kind.ndim == 1 else [builder.mul(shape[1], size), size]

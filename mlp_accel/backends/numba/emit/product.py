@@ -1,4 +1,4 @@
-"""Matrix products in register-blocked tiles."""
+"""Matrix products, tile by tile: the sums of a tile stay in registers until they are complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Matrix(NamedTuple):
 def product(rows: int, columns: int, depth: int, out: Matrix, base: Matrix, scale: Any, a: Matrix, b: Matrix) -> None:
     """``out = base + scale * (a @ b)``, `a` of shape (rows, depth) and `b` of shape (depth, columns).
 
-    Each element is one sum over the depth in ascending order, in whatever tile it lies. Only `a` may have a stride between columns.
+    Each element is one sum over the depth in ascending order, whichever tile it is in, so tiles may be divided among threads. The
+    columns of `out`, `base` and `b` must be neighbours in memory; those of `a` need not be.
     """
     lanes = VECTOR_BYTES // out.array.itemsize
     for j in range(0, columns, 2 * lanes):

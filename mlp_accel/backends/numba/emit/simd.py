@@ -1,6 +1,7 @@
 """Vectors for Numba: the few loops that LLVM does not bring to full speed by itself, written on its vector types.
 
-What is `emitted` is an intrinsic: Python code that runs while a kernel is compiled and emits instructions into it.
+A function that is `emitted` is an intrinsic of Numba: Python code that is called while a kernel is compiled, and adds instructions
+to it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from numba.extending import intrinsic
 from mlp_accel.backends.numba.compiler import FEATURES, VECTOR_BYTES
 
 HAS_COMPRESS = "avx512vbmi2" in FEATURES and binding.llvm_version_info >= (20,)
-"""Whether the CPU can pick the marked bytes of a vector, and LLVM knows that; its substitute is slower than a plain loop."""
+"""Whether CPU and LLVM can pick the marked bytes of a vector in one instruction; without it a plain loop is faster."""
 
 CHUNK = 64
-"""Bytes that `compress` reads."""
+"""Bytes that `compress` reads at a time."""
+
+NUMBER_BITS = 16
+"""An entry of a list of pixels is ``value << NUMBER_BITS | number``."""
+
+NUMBER_MASK = (1 << NUMBER_BITS) - 1
 
 cgutils: Any = _cgutils  # without types
 INDEX = ir.IntType(64)
@@ -27,7 +33,7 @@ INT32 = ir.IntType(32)
 
 
 def emitted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Numba's, and constants among the arguments arrive as such; callers do not pass the typing context."""
+    """Numba's `intrinsic`, with constant arguments passed as literal types. Numba adds the first argument, the typing context."""
     return cast(Callable[..., Any], intrinsic(prefer_literal=True)(function))
 
 
@@ -48,7 +54,7 @@ class Emitter:
         return self.context.make_array(self.signature.args[position])(self.context, self.builder, self.arguments[position]).data
 
     def at(self, index: int) -> Any:
-        """A constant index."""
+        """A constant as an index."""
         return ir.Constant(INDEX, index)
 
     def element(self, pointer: Any, index: Any) -> Any:
@@ -85,11 +91,11 @@ class Emitter:
             self._call("llvm.masked.store", ir.VoidType(), [value, address, *self._alignment(), mask], f".{self._suffix}.p0")
 
     def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
-        """``x * y + z``: fmuladd takes what the CPU has, where fma would call a function on one without."""
+        """``x * y + z``, fused where the CPU can; LLVM's `fma` would call a slow function on a CPU that cannot."""
         return self._call("llvm.fmuladd", self.vector, [x, y, z], f".{self._suffix}")
 
     def accumulator(self) -> Any:
-        """A register of zeros: LLVM makes one of a variable that is only loaded and stored."""
+        """A variable of zeros, which LLVM keeps in a register because it is only loaded and stored."""
         variable = cgutils.alloca_once(self.builder, self.vector)
         self.builder.store(self.zero, variable)
         return variable
@@ -117,7 +123,7 @@ class Emitter:
 def compress(typing_context: Any, pixels: Any, at: Any, count: Any, entries: Any, entry_at: Any, number: Any) -> Any:
     """List the pixels that are not zero among the `count` from ``pixels[at]``, which has the number `number`; returns how many.
 
-    Reads `CHUNK` pixels, of which `count` are listed. Writes ``value << 16 | number`` to `entries` from `entry_at` on, and
+    Reads `CHUNK` pixels, of which `count` are listed. Writes ``value << NUMBER_BITS | number`` to `entries` from `entry_at` on, and
     undefined entries behind them, `CHUNK` in all.
     """
     signature = types.int64(pixels, at, count, entries, entry_at, number)
@@ -141,7 +147,7 @@ def compress(typing_context: Any, pixels: Any, at: Any, count: Any, entries: Any
         undefined = ir.Constant(word_vector, ir.Undefined)
         first = builder.insert_element(undefined, builder.trunc(number, INT32), ir.Constant(INT32, 0))
         base = builder.shuffle_vector(first, undefined, ir.Constant(word_vector, [0] * CHUNK))
-        shifted = builder.shl(picked[0], ir.Constant(word_vector, [16] * CHUNK))
+        shifted = builder.shl(picked[0], ir.Constant(word_vector, [NUMBER_BITS] * CHUNK))
         words = builder.or_(shifted, builder.add(picked[1], base))
         builder.store(words, builder.bitcast(builder.gep(e.data(3), [entry_at]), word_vector.as_pointer()), align=4)
         population = cgutils.get_or_insert_function(builder.module, ir.FunctionType(INDEX, [INDEX]), "llvm.ctpop.i64")
@@ -152,7 +158,7 @@ def compress(typing_context: Any, pixels: Any, at: Any, count: Any, entries: Any
 
 @emitted
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Begin to bring the cache line of ``array[index]`` nearer."""
+    """Begin to load the cache line of ``array[index]``, without waiting for it."""
     signature = types.void(array, index)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Products whose sums stay in vector registers; how many is fixed by `rows`, `vectors` and `unroll`, which must be constants."""
+"""Products whose sums stay in vector registers. `rows`, `vectors` and `unroll`, which set their number, must be constants."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llvmlite import ir
 from numba import types
 
 from mlp_accel.backends.numba.compiler import FEATURES
-from mlp_accel.backends.numba.emit.simd import INDEX, INT32, Emitter, cgutils, emitted
+from mlp_accel.backends.numba.emit.simd import INDEX, INT32, NUMBER_BITS, NUMBER_MASK, Emitter, cgutils, emitted
 
 TILE_ROWS = 8 if "avx512f" in FEATURES or "neon" in FEATURES else 4
-"""Rows of a tile of two vectors: the sums take half of the registers or a little more."""
+"""Rows of a tile that is two vectors wide: its sums take 16 of the 32 vector registers, or 8 of the 16 that AVX2 has."""
 
 
 @emitted
@@ -32,10 +32,10 @@ def sparse_row(
     matrix_at: Any,
     stride: Any,
 ) -> Any:
-    """A row plus a combination of rows of a matrix, those with a coefficient that is not zero.
+    """A row plus a weighted sum of some rows of a matrix, which a list of entries ``value << NUMBER_BITS | number`` names.
 
-    ``out[out_at + j] = base[base_at + j] + scale * sum(table[e >> 16] * matrix[matrix_at + (e & 0xffff) * stride + j])`` over the
-    `count` entries ``e``, for ``j`` over `vectors` whole vectors. `count` must be a multiple of `unroll`, the number of sums that
+    ``out[out_at + j] = base[base_at + j] + scale * sum(table[value] * matrix[matrix_at + number * stride + j])`` over the `count`
+    entries, for ``j`` over `vectors` whole vectors. `count` must be a multiple of `unroll`, the number of sums that
     run side by side to hide the latency of the additions. All arrays are flat; `entries` is uint32.
     """
     signature = types.void(
@@ -50,8 +50,8 @@ def sparse_row(
         with cgutils.for_range_slice(builder, first, builder.add(first, count), e.at(len(sums)), INDEX) as (position, _):
             for step, register in enumerate(sums):
                 entry = e.element(list_, builder.add(position, e.at(step)))
-                row = builder.zext(builder.and_(entry, ir.Constant(INT32, 0xFFFF)), INDEX)
-                value = e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, 16)), INDEX))
+                row = builder.zext(builder.and_(entry, ir.Constant(INT32, NUMBER_MASK)), INDEX)
+                value = e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, NUMBER_BITS)), INDEX))
                 coefficient = e.splat(value)
                 start = builder.add(matrix_at, builder.mul(row, stride))
                 for c, variable in enumerate(register):
@@ -83,10 +83,10 @@ def scatter_row(
     matrix_at: Any,
     stride: Any,
 ) -> Any:
-    """Add multiples of a row to rows of a matrix, those with a coefficient that is not zero.
+    """Add multiples of a row to some rows of a matrix, which a list of entries ``value << NUMBER_BITS | number`` names.
 
-    ``matrix[matrix_at + (e & 0xffff) * stride + j] += scale * table[e >> 16] * row[row_at + j]`` for the entries ``e`` from `first`
-    to `stop`, for ``j`` over `vectors` whole vectors. All arrays are flat; `entries` is uint32.
+    ``matrix[matrix_at + number * stride + j] += scale * table[value] * row[row_at + j]`` for the entries from `first` to `stop`,
+    for ``j`` over `vectors` whole vectors. All arrays are flat; `entries` is uint32.
     """
     signature = types.void(vectors, row, row_at, scale, entries, first, stop, table, matrix, matrix_at, stride)
 
@@ -99,8 +99,8 @@ def scatter_row(
         scaled = [builder.fmul(factor, e.load(source, builder.add(row_at, shift))) for shift in shifts]
         with cgutils.for_range_slice(builder, first, stop, e.at(1), INDEX) as (position, _):
             entry = e.element(list_, position)
-            number = builder.zext(builder.and_(entry, ir.Constant(INT32, 0xFFFF)), INDEX)
-            value = e.splat(e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, 16)), INDEX)))
+            number = builder.zext(builder.and_(entry, ir.Constant(INT32, NUMBER_MASK)), INDEX)
+            value = e.splat(e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, NUMBER_BITS)), INDEX)))
             start = builder.add(matrix_at, builder.mul(number, stride))
             for shift, part in zip(shifts, scaled, strict=True):
                 at = builder.add(start, shift)

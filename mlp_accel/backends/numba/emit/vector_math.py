@@ -1,4 +1,4 @@
-"""exp, tanh and their like, in a form that LLVM turns into vectors; float64 goes to the C library."""
+"""exp, tanh and their like: for float32 written so that LLVM computes a vector of them at once, for float64 the C library's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def exp32(x: Any) -> Any:
 
     ``exp(x) = 2**n * exp(r)``, ``|r| <= log(2) / 2``; the polynomial is that of Cephes' ``expf`` (Moshier, 1989).
     """
-    if x < _f(-104):  # written so that NaN passes
+    if x < _f(-104):  # no comparison with NaN is true, so NaN stays
         x = _f(-104)
     if x > _f(89):
         x = _f(89)
@@ -30,7 +30,7 @@ def exp32(x: Any) -> Any:
     )
     p = (p * r + _f(5.0000001201e-1)) * (r * r) + r + _f(1)
     whole = np.int32(n)
-    half = whole >> np.int32(1)  # in two steps: 2**n may be beyond the range of the result's neighbours
+    half = whole >> np.int32(1)  # in two steps: 2**n itself may be out of range where the result is not
     low = np.int32((half + np.int32(127)) << np.int32(23)).view(np.float32)
     high = np.int32((whole - half + np.int32(127)) << np.int32(23)).view(np.float32)
     return p * low * high
@@ -47,7 +47,7 @@ def tanh32(x: Any) -> Any:
         x = -limit
     if x > limit:
         x = limit
-    small = abs(x) < _f(4e-4)  # there the numerator may be too small for a float32, and tanh(x) is x
+    small = abs(x) < _f(4e-4)  # there the numerator may underflow, and tanh(x) is x to the last bit
     s = x * x
     p = _f(-2.76076847742355e-16) * s + _f(2.00018790482477e-13)
     p = ((p * s + _f(-8.60467152213735e-11)) * s + _f(5.12229709037114e-08)) * s + _f(1.48572235717979e-05)
@@ -57,7 +57,7 @@ def tanh32(x: Any) -> Any:
     return x if small else ratio
 
 
-@inlined  # LLVM would find it too large to put it into a loop, which then has no vectors
+@inlined  # LLVM would not inline a function of this size, and a loop that calls it has no vectors
 def expm1_32(x: Any) -> Any:
     """``exp(x) - 1`` of a float32: ``tanh(x / 2) * (exp(x) + 1)``, in which nothing cancels."""
     return tanh32(x * _f(0.5)) * (exp32(x) + _f(1))
@@ -69,7 +69,7 @@ def log32(x: Any) -> Any:
 
     ``x = 2**n * m``, ``sqrt(1/2) <= m < sqrt(2)``; the polynomial is that of Cephes' ``logf`` (Moshier, 1989).
     """
-    tiny = x < _f(1.17549435e-38)  # its exponent has no bits: made larger first
+    tiny = x < _f(1.17549435e-38)  # a subnormal number has no exponent of its own: it is made larger first
     scaled = x * _f(8388608) if tiny else x
     bits = np.float32(scaled).view(np.int32)
     n = np.float32((bits >> np.int32(23)) - np.int32(126)) - (_f(23) if tiny else _f(0))
@@ -125,7 +125,7 @@ def tanh(x: float) -> float:
 
 
 def _in_its_type(function: Any, single: Any, double: Any) -> None:
-    """Compile `function` as `single` for float32, and as what the C library has for float64."""
+    """Have Numba compile calls of `function` as calls of `single` for float32, and of `double` for float64."""
 
     def choose(x: Any) -> Any:
         chosen = single if x == types.float32 else double
@@ -140,31 +140,31 @@ def _in_its_type(function: Any, single: Any, double: Any) -> None:
 
 @jit()
 def exp64(x: Any) -> Any:
-    """The C library's."""
+    """The function of the C library."""
     return np.exp(x)
 
 
 @jit()
 def expm1_64(x: Any) -> Any:
-    """The C library's."""
+    """The function of the C library."""
     return np.expm1(x)
 
 
 @jit()
 def log64(x: Any) -> Any:
-    """The C library's."""
+    """The function of the C library."""
     return np.log(x)
 
 
 @jit()
 def log1p_64(x: Any) -> Any:
-    """The C library's."""
+    """The function of the C library."""
     return np.log1p(x)
 
 
 @jit()
 def tanh64(x: Any) -> Any:
-    """The C library's."""
+    """The function of the C library."""
     return np.tanh(x)
 
 

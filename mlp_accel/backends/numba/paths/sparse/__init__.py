@@ -1,1 +1,1 @@
-"""Whole epochs on images whose pixels are mostly zero."""
+"""The sparse path: whole epochs on uint8 images whose pixels are mostly zero."""

@@ -1,7 +1,26 @@
-"""The memory of a fused epoch: flat arrays, grouped by what they are."""
+"""The memory of an epoch by the sparse path: flat arrays, grouped by what they are.
+
+The columns of the first layer's weights, one for each of its units, are divided like this (here for two threads)::
+
+    units    |  0 ... 31  | 32 ... 63  | 64 ... 95  | 96 ... 127 |
+    panels   |     0      |     1      |     2      |     3      |    each a matrix (n_in, panel) of its own in memory
+    parts    |     0      |     1      |     2      |     3      |    each makes one partial sum of the second layer
+    blocks   |            0            |            1            |    each is computed and updated by one thread
+
+- A *panel* is a few vectors wide. A sample's sums are made panel by panel, from the rows of its pixels that are not zero: those
+  of one panel are small enough to stay in the cache.
+- A *part* is the units whose outputs go into one partial sum of the second layer. Their number does not depend on the number of
+  threads, and neither does, therefore, the order in which the second layer is summed.
+- A *block* is whole panels and whole parts. The thread that has it keeps its weights in the cache of its core.
+- A *share* is needed where there are more threads than blocks: several threads then divide the samples (forward) or the pixels
+  (update) of a block among them.
+- A *job* is one share of one block: what a thread does between two barriers.
+- A *stride* is the length of a row with its padding, zeros up to whole vectors.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
@@ -14,18 +33,20 @@ from mlp_accel.backends.numba.emit.simd import INDEX, emitted
 from mlp_accel.backends.numba.emit.tiles import TILE_ROWS
 
 CACHE_LINE = 64
-"""Bytes."""
+"""Bytes of a cache line, which cores fetch and give up as a whole."""
 
 PANEL_VECTORS = 2 if VECTOR_BYTES == 64 else 4
-"""Of the widest panel: with more, fewer of its rows are in the cache when they are needed."""
+"""Vectors in a row of the widest panel; in a wider one fewer rows would stay in the cache."""
 
 HALF_PANEL = PANEL_VECTORS // 2
+"""Vectors in a row of the other kind of panel, for layers that whole panels do not fit."""
 
 UNROLL = 4 if TILE_ROWS == 8 else 2
-"""Entries of a list that are added side by side, and zeros behind it, so that its length may be rounded up."""
+"""Entries of a list that are added side by side, in as many sums. Behind each list are as many zeros, so that its length may be
+rounded up."""
 
 MAX_PARTS = 4
-"""Of the first layer, each of which makes a partial sum of the second; a block is one or more of them."""
+"""The most parts that the first layer is divided into, and so the most blocks."""
 
 N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = range(N_COLUMNS := 9)
 """Columns of `Network.layers`."""
@@ -36,29 +57,29 @@ IntegerTable = Annotated[Any, types.int64[:, ::1]]
 Entries = Annotated[Any, types.uint32[::1]]
 Doubles = Annotated[Any, types.float64[::1]]
 Reals = Annotated[Any, None]
-"""What a field is, to Numba; `Reals` are of the type of the parameters."""
+"""The types of fields, as Numba knows them; `Reals` are of the type of the parameters."""
 
 
-class Data(NamedTuple):
-    """What is learnt from."""
+class EpochInput(NamedTuple):
+    """Samples in the order of one epoch, and the numbers that the update rule takes at each step."""
 
     entries: Entries
-    """Of each image the pixels that are not zero, ``value << 16 | pixel``, and zeros up to a multiple of `UNROLL`."""
+    """For each sample its pixels that are not zero, ``value << NUMBER_BITS | pixel``, and zeros up to a multiple of `UNROLL`."""
     starts: Integers
     stops: Integers
-    """(n,): where in them the list of each image begins and ends, in the order of training: an epoch reads them in one go."""
+    """(n,): where in the entries the list of each sample begins and ends, in the order of training."""
     labels: Integers
     """(n,), in the same order."""
     values: Reals
-    """(256,): what a pixel stands for."""
+    """(256,): the number that each value of a pixel is scaled to."""
     shares: Integers
-    """(n_shares + 1,): where each share of the pixels begins, and their number."""
+    """(n_shares + 1,): where each share of the pixels begins, and at the end the number of pixels."""
     scalars: Reals
-    """(n_batches * n_scalars,): the uniform numbers of each step, as the rule orders them."""
+    """(n_batches * n_scalars,): the uniform numbers of each step, in the order of the rule's columns."""
 
 
 class Rules(NamedTuple):
-    """What is computed: the addresses of compiled functions (see `generated`), and settings."""
+    """The functions of the network, by the addresses of their compiled code (see `generated`), and settings."""
 
     activate: Integer
     times_slope: Integer
@@ -67,31 +88,32 @@ class Rules(NamedTuple):
     rate_column: Integer
     """The column of the scalars that is `u` if the update is just ``p - u * g``; -1 if it is anything else."""
     notebook: Integer
-    """Whether the error at the logits is the notebook's."""
+    """Whether the delta at the logits is the notebook's."""
 
 
 class Network(NamedTuple):
     """Parameters, rows padded with zeros to whole vectors, all in one piece of memory.
 
-    Behind that, at a distance of `stride` bytes, is another one for their gradients, then one for each slot of the optimiser.
+    Behind it are pieces of the same layout, each `stride` bytes after the one before: for the gradients, then for each slot of the
+    optimiser.
     """
 
     first: Reals
-    """(n_panels * n_in * panel,): the first layer's weights, `panel` columns after the other: a panel fits the cache."""
+    """(n_panels * n_in * panel,): the first layer's weights, one panel behind the other."""
     panel: Integer
-    """Columns of a panel: `PANEL_VECTORS`, `HALF_PANEL` or one."""
+    """Columns of a panel: as many as `PANEL_VECTORS` vectors have, `HALF_PANEL` or one."""
     block: Integer
-    """Units of the first layer, padding included, that one thread or several keep to: whole panels."""
+    """Units of a block, padding included."""
     part: Integer
-    """Units of the first layer that make a partial sum of the second: the same for any number of threads."""
+    """Units of a part."""
     weights: Reals
-    """Of the other layers, (n_in, stride) each, flat."""
+    """The weights of the other layers, (n_in, stride) each, one behind the other."""
     transposed: Reals
-    """The same, (n_out, stride of the layer below)."""
+    """The same weights transposed, (n_out, stride of the layer below) each, for the deltas of the layer below."""
     bias: Reals
-    """Of all layers."""
+    """The biases of all layers."""
     layers: IntegerTable
-    """A row for each layer: sizes, and where a layer's part of each array begins."""
+    """A row for each layer: its sizes, and where it begins in each of the flat arrays."""
     stride: Integer
     """Bytes from a parameter to its gradient."""
     slots: Integers
@@ -99,48 +121,67 @@ class Network(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory of a step."""
+    """Memory for what is computed in a step."""
 
     partial: Reals
     """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
     sums: Reals
-    """What goes into each unit. The same memory as `outputs`, unless the slope of the activation needs it."""
+    """The sums that go into the activation of each unit: the same memory as `outputs`, unless the slope is a function of it."""
     outputs: Reals
-    errors: Reals
-    """(batch_size * stride,) for each layer, flat; of the first one (batch_size * block,) for each block."""
+    """The outputs of the units."""
+    deltas: Reals
+    """The error at each unit, by what goes into its activation. All three are (batch_size * stride,) for each layer, one behind the
+    other; for the first layer (batch_size * block,) for each block."""
     zeros: Reals
+    """(largest stride,): the base of a product to which nothing is added."""
     columns: Reals
-    """(n_classes * batch_size,): logits with images side by side, which makes vectors of them."""
+    """(n_classes * batch_size,): the logits transposed, so that a vector holds those of neighbouring samples."""
     largest: Reals
-    """(batch_size,): largest logit of each image,"""
+    """(batch_size,): the largest logit of each sample,"""
     best: Doubles
     """(batch_size,): the first class that has it,"""
     exp_sums: Reals
-    """(batch_size,): sum of the exponentials of the logits, less the largest,"""
+    """(batch_size,): the sum of ``exp(logit - largest)``,"""
     margins: Doubles
     """(batch_size,): the largest logit minus that of the label."""
     hits: Doubles
-    """(batch_size,): whether that class is the label."""
+    """(batch_size,): 1 where the first class that has the largest logit is the label, else 0."""
     batch_losses: Doubles
     batch_hits: Doubles
     """(n_batches,): sums over each minibatch."""
 
 
-GROUPS = (Data, Rules, Network, Scratch)
+GROUPS = (EpochInput, Rules, Network, Scratch)
 
 
-def table_of(data: Data, rules: Rules, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
+def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Memory that begins at a cache line: a vector across two lines takes twice as long to load."""
+    dtype = np.dtype(dtype)
+    size = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """`aligned_empty`, filled with zeros."""
+    result = aligned_empty(shape, dtype)
+    result[...] = 0
+    return result
+
+
+def table_of(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
     """Address and shape of every array, and every number, in the order of the fields: three columns.
 
-    It is one argument in place of thirty, each of which would take Numba time to compile in and out of a parallel loop.
+    A kernel takes its address, one argument in place of thirty: Numba would take long to compile that many for a parallel loop.
     """
-    fields = [*data, *rules, *network, *scratch]
+    fields = [*inputs, *rules, *network, *scratch]
     return np.array([(f.ctypes.data, len(f), f.shape[-1]) if isinstance(f, np.ndarray) else (f, 0, 0) for f in fields], np.int64)
 
 
 @emitted
 def unpack(typing_context: Any, table: Any, real: Any) -> Any:
-    """`GROUPS` from the table at an address; `real` is a number of the type of the parameters."""
+    """The tuples of `GROUPS`, from the address of what `table_of` made; `real` is a number of the type of the parameters."""
     groups = []
     for group in GROUPS:
         hints = get_type_hints(group, include_extras=True)
@@ -163,7 +204,7 @@ def unpack(typing_context: Any, table: Any, real: Any) -> Any:
 
 @emitted
 def row_of(typing_context: Any, layers: Any, layer: Any) -> Any:
-    """A row of `Network.layers` as a tuple: unpacking an array, Numba would ask for each number whether there is another one."""
+    """A row of `Network.layers` as a tuple, which Numba unpacks without checks of its length."""
     signature = types.UniTuple(types.int64, N_COLUMNS)(layers, layer)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

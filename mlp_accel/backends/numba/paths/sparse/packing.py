@@ -1,18 +1,16 @@
-"""From parameters and images to the flat memory that `pixel_epoch` works on, and back."""
+"""Parameters in the layout that the sparse path works on (`memory` has a picture of it), and back; memory of a step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.base import Params, Slots
+from mlp_accel.backends.arrays import Params, Slots
 from mlp_accel.backends.numba.compiler import VECTOR_BYTES
-from mlp_accel.backends.numba.emit.simd import CHUNK
-from mlp_accel.backends.numba.paths.sparse import pixel_lists
 from mlp_accel.backends.numba.paths.sparse.memory import (
     BIAS,
     CACHE_LINE,
@@ -21,65 +19,22 @@ from mlp_accel.backends.numba.paths.sparse.memory import (
     OUT_STRIDE,
     PANEL_VECTORS,
     TRANSPOSED,
-    UNROLL,
     WEIGHTS,
     Network,
     Scratch,
+    aligned_empty,
+    aligned_zeros,
 )
 from mlp_accel.backends.paths import State
 
-SAMPLE = 1000
-"""Images that are looked at to see which pixels are used."""
-
-
-class PixelLists(NamedTuple):
-    """Images as lists of their pixels that are not zero; made once for a training run, as data are copied to a GPU once.
-
-    It takes 4 bytes for each such pixel.
-    """
-
-    entries: npt.NDArray[np.uint32]
-    starts: npt.NDArray[np.int64]
-    stops: npt.NDArray[np.int64]
-    work: npt.NDArray[np.float64]
-    """(n_in + 1,): how much there is to do with the pixels below each."""
-
-
-def list_pixels(x: npt.NDArray[np.uint8]) -> PixelLists:
-    """The lists of images ``(n, n_in)``."""
-    n, n_in = x.shape
-    some = x[:: max(1, n // SAMPLE)]
-    work = np.concatenate([[0], np.cumsum(np.count_nonzero(some, axis=0) / len(some) + 0.01)])
-    pixels, counts, stops = np.ascontiguousarray(x).reshape(-1), np.empty(n, np.int64), np.empty(n, np.int64)
-    pixel_lists.count_pixels(pixels, n_in, counts)
-    ends = np.cumsum(-(-counts // UNROLL) * UNROLL)
-    entries, starts = aligned_empty(int(ends[-1]) + CHUNK, np.uint32), np.concatenate([[0], ends[:-1]])
-    pixel_lists.list_pixels(pixels, n_in, entries, starts, stops)
-    return PixelLists(entries, starts, stops, work)
-
-
-def share_out(x: PixelLists, network: Network, n_threads: int) -> npt.NDArray[np.int64]:
-    """Where each share of the pixels begins: they are shared out among the threads of a block, so that each has as much work."""
-    n_shares = -(-n_threads // n_blocks(network))
-    shares = np.searchsorted(x.work, np.linspace(0, x.work[-1], n_shares + 1)).astype(np.int64)
-    shares[-1] = len(x.work) - 1
-    return shares
-
-
-def pixel_values(dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """What each of the 256 values of a pixel stands for."""
-    values = aligned_zeros(256, dtype)
-    values[:] = np.arange(256) * np.asarray(1.0 / 255.0, dtype)
-    return values
-
 
 def n_blocks(network: Network) -> int:
-    """Blocks of the first layer."""
+    """Number of blocks of the first layer."""
     return int(network.layers[0, OUT_STRIDE] // network.block)
 
 
 def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
-    """The parameters and slots in new memory, the first layer in a block for each thread as far as it can be divided."""
+    """Parameters and slots in new memory, the first layer divided into a block for each thread, as far as its units allow."""
     params = state.params
     dtype = params[0][0].dtype
     lanes = VECTOR_BYTES // dtype.itemsize
@@ -128,7 +83,10 @@ def unpack_network(network: Network) -> State:
 
 
 def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sums: bool) -> Scratch:
-    """Memory for `n_batches` minibatches of `batch_size` images; with `keep_sums` the outputs have memory of their own."""
+    """Memory for minibatches of `batch_size` samples and the sums over each of `n_batches`.
+
+    With `keep_sums` the outputs have memory of their own, which leaves the sums as they are.
+    """
     dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
     n_partial = int(strides[0] // network.part * batch_size * strides[1]) if len(strides) > 1 else 0
@@ -137,7 +95,7 @@ def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sum
         partial=aligned_empty(n_partial, dtype),
         sums=sums,
         outputs=aligned_empty(n_values, dtype) if keep_sums else sums,
-        errors=aligned_empty(n_values, dtype),
+        deltas=aligned_empty(n_values, dtype),
         zeros=aligned_zeros(strides.max(), dtype),
         columns=aligned_empty(int(network.layers[-1, N_OUT]) * batch_size, dtype),
         largest=aligned_empty(batch_size, dtype),
@@ -150,23 +108,8 @@ def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sum
     )
 
 
-def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Memory that begins at a cache line: a vector across two lines takes twice as long to load."""
-    dtype = np.dtype(dtype)
-    size = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
-    memory = np.empty(size + CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """`aligned_empty`, filled with zeros."""
-    result = aligned_empty(shape, dtype)
-    result[...] = 0
-    return result
-
-
 def _layer_table(sizes: list[int], strides: list[int], batch_size: int) -> npt.NDArray[np.int64]:
+    """`Network.layers`: sizes, and where each layer begins in the flat arrays."""
     table, weights, transposed, bias, source, target = [], 0, 0, 0, 0, 0
     for layer in range(len(sizes) - 1):
         n_in, n_out, stride_in, stride = *sizes[layer : layer + 2], *strides[layer : layer + 2]
@@ -179,7 +122,7 @@ def _layer_table(sizes: list[int], strides: list[int], batch_size: int) -> npt.N
 
 
 def _each(network: Network) -> list[Network]:
-    """The network, and one for each slot, whose parameters are the slots."""
+    """The network, and for each slot a network whose parameters are the values of that slot."""
     arrays = network.first, network.weights, network.bias
     shifts = [0, *(int(slot) - network.first.ctypes.data for slot in network.slots)]
     views = [[_shifted(array, shift) for array in arrays] for shift in shifts]
@@ -187,7 +130,7 @@ def _each(network: Network) -> list[Network]:
 
 
 def _shifted(array: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """As many numbers, so many bytes behind `array` in the memory that it is a part of."""
+    """The array of the same length that lies `shift` bytes behind `array`, in the memory that `array` is a view of."""
     memory = array.base
     assert memory is not None
     start = array.ctypes.data + shift - memory.ctypes.data
@@ -195,12 +138,12 @@ def _shifted(array: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
 
 
 def _by_slot(slots: Slots) -> list[Params]:
-    """For each slot the values of all layers."""
+    """For each slot its values for all layers."""
     return [list(of_slot) for of_slot in zip(*slots, strict=True)]
 
 
 def _layers(network: Network) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """For each layer its weights, those of the first by panels, and its bias; with their padding."""
+    """For each layer views of its weights and bias with their padding; the first layer's weights are (n_panels, n_in, panel)."""
     for layer, (n_in, _, _, stride, weights, _, bias, _, _) in enumerate(network.layers.tolist()):
         if layer:
             to = network.weights[weights : weights + n_in * stride].reshape(n_in, stride)
@@ -210,7 +153,7 @@ def _layers(network: Network) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[An
 
 
 def _transposed(network: Network) -> Iterator[npt.NDArray[Any] | None]:
-    """For each layer the copy of its weights the other way round, which the first one does not have."""
+    """For each layer the transposed copy of its weights; None for the first, which has none."""
     for layer, (_, n_out, stride_in, _, _, transposed, _, _, _) in enumerate(network.layers.tolist()):
         end = transposed + n_out * stride_in
         yield network.transposed[transposed:end].reshape(n_out, stride_in) if layer else None

@@ -1,0 +1,164 @@
+"""From the loss back to the samples: deltas of all layers, gradients and updates.
+
+Each function does it for some of the units, of the samples or of the pixels; `memory` explains blocks, shares and panels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.backends.numba.compiler import VECTOR_BYTES, inlined
+from mlp_accel.backends.numba.emit.addresses import array_at, call
+from mlp_accel.backends.numba.emit.product import Matrix, product
+from mlp_accel.backends.numba.emit.tiles import scatter_row
+from mlp_accel.backends.numba.paths.sparse.lists import find_pixel
+from mlp_accel.backends.numba.paths.sparse.memory import (
+    CACHE_LINE,
+    HALF_PANEL,
+    N_IN,
+    OUT_STRIDE,
+    PANEL_VECTORS,
+    EpochInput,
+    Network,
+    Rules,
+    Scratch,
+    row_of,
+)
+
+
+@inlined
+def times_slope(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
+    """Numbers `start` to `stop` of the deltas, each times the slope of the activation."""
+    deltas, kept = scratch.deltas, scratch.sums
+    places = deltas.ctypes.data + start * kept.itemsize, kept.ctypes.data + start * kept.itemsize
+    call(rules.times_slope, (*places, stop - start, kept.dtype.type(1)))
+
+
+@inlined
+def deltas_above(rules: Rules, network: Network, scratch: Scratch, first: int, stop: int) -> None:
+    """From the deltas at the logits back to those of the second layer, for samples `first` to `stop`."""
+    layers = network.layers
+    for layer in range(layers.shape[0] - 1, 1, -1):
+        _, n_out, stride_in, stride, _, transposed, _, source, target = row_of(layers, layer)
+        out = Matrix(scratch.deltas, source + first * stride_in, stride_in, 1)
+        above = Matrix(scratch.deltas, target + first * stride, stride, 1)
+        zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
+        product(stop - first, stride_in, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+        times_slope(rules, scratch, source + first * stride_in, source + stop * stride_in)
+
+
+@inlined
+def first_deltas(rules: Rules, network: Network, scratch: Scratch, block: int, first: int, stop: int) -> None:
+    """The deltas of a block of the first layer, for samples `first` to `stop`."""
+    _, n_out, stride_in, stride, _, transposed, _, _, target = row_of(network.layers, 1)
+    width = network.block
+    at = (block * scratch.largest.shape[0] + first) * width
+    out, above = Matrix(scratch.deltas, at, width, 1), Matrix(scratch.deltas, target + first * stride, stride, 1)
+    zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed + block * width, stride_in, 1)
+    product(stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+    times_slope(rules, scratch, at, at + (stop - first) * width)
+
+
+@inlined
+def update(rules: Rules, inputs: EpochInput, network: Network, batch: int, parameters: Any, start: int, stop: int) -> None:
+    """Numbers `start` to `stop` of an array of parameters by the update rule; their gradients are set to 0 for the next step."""
+    size, one = parameters.itemsize, parameters.dtype.type(1)
+    place = parameters.ctypes.data + start * size
+    shift = place - network.first.ctypes.data
+    scalars = inputs.scalars.ctypes.data + batch * rules.n_scalars * size
+    call(rules.update, (place, place + network.stride, network.slots.ctypes.data, shift, scalars, stop - start, one))
+
+
+@inlined
+def update_first_layer(
+    inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, start: int, size: int, block: int, share: int
+) -> None:
+    """Update the weights between a share of the pixels and a block of the first layer.
+
+    Each sample adds to the gradient of the weights of its pixels that are not zero. A rule that is just ``p - u * g`` is applied
+    while the gradient is summed, which then is never in memory.
+    """
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, starts, stops = inputs.entries, inputs.starts, inputs.stops
+    weights, deltas, values = network.first, scratch.deltas, inputs.values
+    first, stop, n_shares = inputs.shares[share], inputs.shares[share + 1], inputs.shares.shape[0] - 1
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    one, at_once = weights.dtype.type(1), rules.rate_column >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_column] if at_once else one
+    to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
+    for column in range(block * width, (block + 1) * width, panel):
+        rows, at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
+        for i in range(size):
+            begin, end = starts[start + i], stops[start + i]
+            if n_shares > 1:
+                begin, end = find_pixel(entries, begin, end, first), find_pixel(entries, begin, end, stop)
+            row = rows + i * width
+            if vectors == PANEL_VECTORS:
+                scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, values, to, at, panel)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                scatter_row(HALF_PANEL, deltas, row, scale, entries, begin, end, values, to, at, panel)
+            else:
+                scatter_row(1, deltas, row, scale, entries, begin, end, values, to, at, panel)
+        if not at_once:
+            update(rules, inputs, network, batch, weights, at + first * panel, at + stop * panel)
+
+
+@inlined
+def update_weights_above(
+    inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
+) -> None:
+    """Update the part of the weights above the first layer that this job has, and of their copy in `transposed`."""
+    layers, width, matrix, turned = network.layers, network.block, network.weights, network.transposed
+    n_shares = inputs.shares.shape[0] - 1
+    n_jobs = layers[0, OUT_STRIDE] // width * n_shares
+    job = block * n_shares + share
+    one, at_once = matrix.dtype.type(1), rules.rate_column >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_column] if at_once else one
+    to = array_at(matrix.ctypes.data + (0 if at_once else network.stride), matrix.shape[0], one)
+    base = matrix if at_once else scratch.zeros
+    for layer in range(1, layers.shape[0]):
+        n_in, n_out, stride_in, stride, weights, transposed, _, source, target = row_of(layers, layer)
+        if layer == 1:  # its inputs are the outputs of the first layer, which lie block by block
+            begin, n = block * width, max(0, min(width, n_in - block * width))
+            first, stop = begin + n * share // n_shares, begin + n * (share + 1) // n_shares
+            below = Matrix(scratch.outputs, begin * scratch.largest.shape[0] + first - begin, 1, width)
+        else:
+            first, stop = n_in * job // n_jobs, n_in * (job + 1) // n_jobs
+            below = Matrix(scratch.outputs, source + first, 1, stride_in)
+        place, end = weights + first * stride, weights + stop * stride
+        rows, deltas = Matrix(to, place, stride, 1), Matrix(scratch.deltas, target, stride, 1)
+        before = Matrix(base, place if at_once else 0, stride if at_once else 0, 1)
+        product(stop - first, stride, size, rows, before, scale, below, deltas)
+        if not at_once:
+            update(rules, inputs, network, batch, matrix, place, end)
+        for k in range(first, stop):
+            for j in range(n_out):
+                turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+
+
+@inlined
+def update_biases(
+    inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
+) -> None:
+    """Update the part of the biases of all layers that this job has."""
+    layers, width, biases, deltas = network.layers, network.block, network.bias, scratch.deltas
+    n_shares = inputs.shares.shape[0] - 1
+    n_jobs = layers[0, OUT_STRIDE] // width * n_shares
+    job, line = block * n_shares + share, CACHE_LINE // biases.itemsize
+    gradient = array_at(biases.ctypes.data + network.stride, biases.shape[0], biases.dtype.type(1))
+    for layer in range(layers.shape[0]):
+        _, _, _, stride, _, _, bias, _, target = row_of(layers, layer)
+        if layer == 0:
+            first, stop, stride = 0, width if share == 0 else 0, width
+            bias, target = block * width, block * width * scratch.largest.shape[0]
+        else:
+            n_lines = -(-stride // line)  # whole cache lines: two cores that write to one line wait for each other
+            first, stop = n_lines * job // n_jobs * line, min(n_lines * (job + 1) // n_jobs * line, stride)
+        begin, end = np.uint64(bias + first), np.uint64(bias + stop)
+        for i in range(np.uint64(size)):
+            row = np.uint64(target + first) + i * np.uint64(stride) - begin
+            for j in range(begin, end):
+                gradient[j] += deltas[row + j]
+        update(rules, inputs, network, batch, biases, bias + first, bias + stop)

@@ -1,0 +1,44 @@
+"""Whether samples, labels and networks fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Networks = Sequence[Sequence[tuple[Any, Any]]]
+"""For each network its parameters: ``(weights, bias)`` for each layer."""
+
+
+def check_networks(networks: Networks) -> list[int]:
+    """The layer sizes that all networks have; ValueError if they differ, or if layers do not fit together."""
+    sizes = [check_params(params) for params in networks]
+    if not sizes or any(other != sizes[0] for other in sizes):
+        kinds = len({tuple(own) for own in sizes})
+        raise ValueError(f"the networks must be one or more, all of the same layer sizes; got {len(networks)} of {kinds} kinds")
+    return sizes[0]
+
+
+def check_params(params: Sequence[tuple[Any, Any]]) -> list[int]:
+    """The layer sizes of a network; ValueError if its layers do not fit together."""
+    if not params:
+        raise ValueError("a network has at least one layer; got none")
+    sizes = [params[0][0].shape[0]]
+    for layer, (weights, bias) in enumerate(params, start=1):
+        if weights.shape != (sizes[-1], *bias.shape) or len(weights.shape) != 2:
+            expected = f"({sizes[-1]}, n) and (n,)"
+            raise ValueError(f"layer {layer} must have weights and bias of shape {expected}; got {weights.shape} and {bias.shape}")
+        sizes.append(weights.shape[1])
+    return sizes
+
+
+def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
+    """Refuse labels that do not fit the samples or the network; ValueError."""
+    if n_samples == 0 or y.shape != (n_samples,):
+        raise ValueError(f"y must hold one label for each of the {n_samples} samples of x, at least one; its shape is {y.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"y must be integer labels; its dtype is {y.dtype}")
+    if y.min() < 0 or y.max() >= n_classes:
+        raise ValueError(f"y has labels from {y.min()} to {y.max()}; the network knows 0 to {n_classes - 1}")
