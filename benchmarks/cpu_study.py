@@ -18,8 +18,9 @@ import numpy as np
 
 from mlp_accel.backends.threads import default_threads
 from mlp_accel.bench.comparison import ratio_interval
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.protocol import run_benchmark
-from mlp_accel.bench.result_files import label
+from mlp_accel.bench.results import Result
 from mlp_accel.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "cpu_study.json"
@@ -46,41 +47,27 @@ def name_of(cell: Cell) -> str:
     return f"{sizes} {activation}/{batch_size}/{threads}"
 
 
-def measure_cell(cell: Cell) -> dict[str, Any]:
+def measure_cell(cell: Cell) -> Result:
     """All engines on one network; the learning rate is small enough for all of them."""
     hidden, activation, batch_size, threads = cell
     peers = PEERS if max(hidden) < WIDE else PEERS[2:]
-    config = {
-        "activation": activation,
-        "gradient": "exact",
-        "dtype": "float32",
-        "batch_size": batch_size,
-        "layer_sizes": [784, *hidden, 10],
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": None,
-        "weight_decay": 0.0,
-        "seed": 0,
-        "threads": threads,
-        "path": None,
-        "data": "mnist",
-        "n_train": 60_000,
-    }
-    epochs = 15 if max(hidden) < WIDE else 9
-    return run_benchmark(["numba", "numpy", *peers], config, epochs, say)
+    config = Config(
+        activation=activation,
+        batch_size=batch_size,
+        layer_sizes=(784, *hidden, 10),
+        learning_rate=0.1,
+        threads=threads,
+        epochs=15 if max(hidden) < WIDE else 9,
+    )
+    return run_benchmark(["numba", "numpy", *peers], config, say)
 
 
-def median(row: dict[str, Any]) -> float:
-    """Seconds of an epoch."""
-    return float(row["epoch_seconds"]["median"])
-
-
-def ratios(result: dict[str, Any]) -> dict[str, Any]:
+def ratios(result: Result) -> dict[str, Any]:
     """How many times faster ours are: Numba than the fastest peer and than NumPy, NumPy than the loop written by hand."""
-    rows = [row for row in result["results"] if row["epoch_seconds"]]
-    samples = {label(row): row["epoch_seconds"]["samples"] for row in rows}
-    fastest = min((row for row in rows if row["kind"] == "peer"), key=median)["name"]
-    numba = label(min((row for row in rows if row["name"] == "numba"), key=median))
+    times = [(run, run.epoch_seconds) for run in result.results if run.epoch_seconds]
+    samples = {run.label: seconds.samples for run, seconds in times}
+    _, fastest = min((seconds.median, run.name) for run, seconds in times if run.kind == "peer")
+    _, numba = min((seconds.median, run.label) for run, seconds in times if run.name == "numba")
     pairs = {"numba_against_fastest_peer": (fastest, numba), "numba_against_numpy": ("numpy loop", numba)}
     pairs["numpy_against_numpy_by_hand"] = ("numpy-handwritten", "numpy loop")
     found: dict[str, Any] = {"fastest_peer": fastest}
@@ -98,7 +85,7 @@ def measure_cells(only: str | None) -> None:
         if only is None or only in name_of(cell):
             say(name_of(cell))
             result = measure_cell(cell)
-            results["cells"][name_of(cell)] = {**ratios(result), **result}
+            results["cells"][name_of(cell)] = {**ratios(result), **result.to_dict()}
             write_json(str(RESULT), results)
 
 

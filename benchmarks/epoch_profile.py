@@ -34,9 +34,9 @@ from mlp_accel.backends.numba.paths.sparse.forward import first_layer, output_de
 from mlp_accel.backends.numba.paths.sparse.memory import EpochInput, table_of
 from mlp_accel.backends.numba.paths.sparse.path import SparsePath, SparseRun
 from mlp_accel.backends.paths import State, Task
-from mlp_accel.bench.environment import environment
-from mlp_accel.bench.roofline import bandwidth, peak_flops
+from mlp_accel.bench.engines.op_times import bandwidth, peak_flops
 from mlp_accel.datasets import Dataset
+from mlp_accel.environment import environment
 from mlp_accel.files import write_json
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 from mlp_accel.training.trainer import Trainer

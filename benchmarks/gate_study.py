@@ -35,10 +35,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.bench.environment import environment
 from mlp_accel.bench.gate import builds
 from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, LAUNCHES, ROUNDS, run_launch, summarize, write_inputs
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER, Floats, combine, decide
+from mlp_accel.environment import environment
 from mlp_accel.files import write_text
 from mlp_accel.training.recipes import RECIPES
 

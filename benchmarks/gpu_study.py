@@ -26,9 +26,9 @@ sys.path[:0] = [path for path in (str(HERE), str(HERE.parent)) if path not in sy
 from gpu_stages import ours, peers  # noqa: E402
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, Plan, finished_row, run  # noqa: E402
 
-from mlp_accel.bench.environment import environment  # noqa: E402
 from mlp_accel.bench.result_files import SCHEMA  # noqa: E402
-from mlp_accel.cli.exit_codes import DIFFERENT, UNAVAILABLE, WRONG_USAGE  # noqa: E402
+from mlp_accel.environment import environment  # noqa: E402
+from mlp_accel.exit_codes import DIFFERENT, UNAVAILABLE, WRONG_USAGE  # noqa: E402
 from mlp_accel.files import check_writable, write_json  # noqa: E402
 
 STAGE_SECONDS = 220.0

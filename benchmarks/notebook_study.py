@@ -24,7 +24,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from mlp_accel import get_backend, load, mini_batch_sgd
-from mlp_accel.bench.environment import environment
+from mlp_accel.environment import environment
 from mlp_accel.files import write_text
 from mlp_accel.plots import BLUE, GREY, ORANGE, save_figure
 from mlp_accel.training.notebook import printed_curve

@@ -8,10 +8,13 @@ Each figure stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a test fail
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_accel.bench.result_files import label, up_to_date
+from mlp_accel.bench.output.columns import Output, cells, columns_of
+from mlp_accel.bench.result_files import result_of
+from mlp_accel.bench.results import Result, Run
 from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -20,24 +23,23 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def epoch_times() -> str:
     """The table of epoch times, with the machine named."""
-    result = up_to_date(_read("bench.json"))
-    config, environment = result["config"], result["environment"]
-    sizes = "-".join(str(size) for size in config["layer_sizes"])
-    versions = {name: version for row in result["results"] for name, version in (row.get("versions") or {}).items()}
+    result = result_of(_read("bench.json"))
+    config, environment = result.config, result.environment
+    versions = {name: version for run in result.results for name, version in (run.versions or {}).items()}
     software = ", ".join(f"{name.replace('_', ' ')} {version}" for name, version in versions.items())
-    peers = any(row["kind"] == "peer" for row in result["results"])
+    peers = any(run.kind == "peer" for run in result.results)
+    titles = ["engine" if peers else "backend and path", *(column.long_title(config) for column in columns_of(Output.MARKDOWN))]
     lines = [
-        f"MNIST, {sizes} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {config['threads']} threads on "
+        f"MNIST, {config.network} {config.activation}, batch {config.batch_size}, {config.dtype}, {config.threads} threads on "
         f"{environment['cpu']} ({environment['cores']} cores, shared with other work);",
         f"Python {environment['python']}, {software}; commit {environment['commit'][:10]}; {environment['date'][:10]}. Seconds:",
         "",
-        f"| {'engine' if peers else 'backend and path'} | median epoch | minimum | quartiles | cold start | loss after "
-        f"{config['warm_up_epochs'] + config['epochs']} epochs | test accuracy |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(row) for row in result["results"]),
-        *_remarks(result["results"]),
+        _line(titles),
+        "|---" * len(titles) + "|",
+        *(_row(run, result) for run in result.results),
+        *_remarks(result.results),
         "",
-        f"Made by `mlp-accel bench{' --peers' if peers else ''} --epochs {config['epochs']} --json benchmarks/results/bench.json`.",
+        f"Made by `mlp-accel bench{' --peers' if peers else ''} --epochs {config.epochs} --json benchmarks/results/bench.json`.",
     ]
     return "\n".join(lines)
 
@@ -79,9 +81,9 @@ def cpu_study() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, cell in cells.items():
-        rows = [row for row in up_to_date(cell)["results"] if row["epoch_seconds"]]
-        seconds = {label(row): row["epoch_seconds"]["median"] for row in rows}
-        numba = min(row["epoch_seconds"]["median"] for row in rows if row["name"] == "numba")
+        times = [(run, run.epoch_seconds.median) for run in result_of(cell).results if run.epoch_seconds]
+        seconds = {run.label: median for run, median in times}
+        numba = min(median for run, median in times if run.name == "numba")
         pairs = (cell[key] for key in ("numba_against_fastest_peer", "numba_against_numpy", "numpy_against_numpy_by_hand"))
         found = [f"{pair['ratio']:.2f} ({pair['interval'][0]:.2f}–{pair['interval'][1]:.2f})" for pair in pairs]
         fastest = cell["fastest_peer"]
@@ -122,20 +124,20 @@ def fill(readme: str) -> str:
     return readme
 
 
-def _remarks(rows: list[dict[str, Any]]) -> list[str]:
+def _remarks(runs: Sequence[Run]) -> list[str]:
     """What a reader of the table cannot find elsewhere."""
-    gone = any(row["path"] == "fused" for row in rows)
+    gone = any(run.path == "fused" for run in runs)
     return ["", "`fused` was a loop of NumPy's own, which later commits do not have."] if gone else []
 
 
-def _row(row: dict[str, Any]) -> str:
-    seconds = row["epoch_seconds"]
-    if not seconds:
-        return f"| {label(row)} | – | – | {row['status']}: {row['reason'].partition('. To fix')[0].replace('|', '/')} | – | – | – |"
-    quartiles = f"{seconds['q1']:.4f}–{seconds['q3']:.4f}"
-    times = f"{seconds['median']:.4f} | {seconds['min']:.4f} | {quartiles} | {row['cold_start_seconds']:.2f}"
-    name = f"*{row['name']}*" if row["kind"] == "peer" else label(row)
-    return f"| {name} | {times} | {row['loss'][-1]:.4f} | {row['test_accuracy']:.2%} |"
+def _row(run: Run, result: Result) -> str:
+    reason = (run.reason or "").partition(". To fix")[0].replace("|", "/")
+    name = f"*{run.name}*" if run.kind == "peer" and run.epoch_seconds else run.label
+    return _line([name, *cells(run, result, Output.MARKDOWN, f"{run.status}: {reason}")])
+
+
+def _line(cells_of_line: Sequence[str]) -> str:
+    return f"| {' | '.join(cells_of_line)} |"
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the other, so a machine that slows down meanwhile is unfair to the later ones. P
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlp_accel.backends import BACKENDS, backend_class
 from mlp_accel.backends.paths import LOOP
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.bench.checks import losses_differ, parameters_differ, peer_losses_differ
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.engines.peers import PEERS
 from mlp_accel.training.parameters import load_params
@@ -24,21 +26,7 @@ pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installe
 
 ROUNDS = 10
 WARM_UP_ROUNDS = 2
-CONFIG: dict[str, Any] = {
-    "layer_sizes": [784, 32, 10],
-    "activation": "tanh",
-    "gradient": "exact",
-    "dtype": "float32",
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "learning_rate": 0.5,
-    "momentum": None,
-    "weight_decay": 0.0,
-    "seed": 0,
-    "threads": thread_count(),
-    "data": "mnist",
-    "n_train": 60_000,
-}
+CONFIG = Config(threads=thread_count())
 
 
 ENGINES = [
@@ -72,7 +60,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 def started(name: str, path: str | None) -> Engine:
     """A worker that is ready to train."""
     engine = Engine()
-    engine.call("create", "peer" if name in PEERS else "backend", name, {**CONFIG, "path": path})
+    engine.call("create", "peer" if name in PEERS else "backend", name, replace(CONFIG, path=path).to_dict())
     engine.call("warm_up")
     engine.call("load")
     return engine
@@ -99,7 +87,7 @@ def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Pa
         if name in BACKENDS:
             ours = tmp_path / "ours.npz"
             engine.call("check", str(ours))
-            assert parameters_differ(load_params(ours), load_params(reference[0]), CONFIG["dtype"]) is None
+            assert parameters_differ(load_params(ours), load_params(reference[0]), CONFIG.dtype) is None
         benchmark.pedantic(epoch, rounds=ROUNDS, iterations=1, warmup_rounds=WARM_UP_ROUNDS)
     finally:
         engine.close()

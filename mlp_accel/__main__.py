@@ -4,7 +4,7 @@ import os
 import signal
 from typing import NoReturn
 
-from mlp_accel.cli.exit_codes import INTERRUPTED
+from mlp_accel.exit_codes import INTERRUPTED
 
 
 def main() -> NoReturn:

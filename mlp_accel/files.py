@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from mlp_accel.cli.exit_codes import BROKEN_PIPE
 from mlp_accel.errors import OutputError
+from mlp_accel.exit_codes import BROKEN_PIPE
 
 
 def check_writable(path: Path) -> None:

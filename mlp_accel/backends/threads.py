@@ -97,3 +97,14 @@ def thread_count(threads: int | None = None, source: str = "the argument threads
     if not 1 <= count <= limit:
         raise SettingError(f"{value!r} from {source} is no number of threads; this process can use 1 to {limit}")
     return count
+
+
+def thread_pools() -> list[str]:
+    """Each BLAS and OpenMP with its version, the CPU it has chosen kernels for, and its number of threads."""
+    import threadpoolctl
+
+    pools = []
+    for pool in threadpoolctl.threadpool_info():
+        details = [pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads"]
+        pools.append(" ".join([pool["internal_api"], *(str(detail) for detail in details if detail)]))
+    return sorted(set(pools))

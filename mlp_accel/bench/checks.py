@@ -22,11 +22,12 @@ PEER_TOLERANCE = 0.05
 """The same in the first epoch of a peer, which draws its own order of the samples."""
 
 CORES_TOLERANCE = 1.15
-"""Cores that may be busy for each thread: the clocks of a process and of the wall are not read at one time."""
+"""Cores that may be busy for each thread. It is more than 1 because CPU time and wall time are read one after the other."""
 
 UNFINISHED_SHARE = 0.05
 UNFINISHED_SECONDS = 0.0005
-"""How long results may be waited for after an epoch: this share of the epoch or this long, what is more."""
+"""How long an engine may take for its results after the clock has stopped: this share of an epoch or so many seconds, whichever is
+longer."""
 
 ParameterArrays = Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 

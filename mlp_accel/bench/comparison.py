@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_accel.bench.protocol import MIN_EPOCHS
-from mlp_accel.bench.result_files import SCHEMA
+from mlp_accel.bench.config import MIN_EPOCHS
+from mlp_accel.bench.record import Record
+from mlp_accel.bench.results import SCHEMA, EngineRecord, Result, Run
 
 MACHINE = ("cpu", "cores", "cgroup_cores", "simd_bits", "gpu")
 """Fields of the environment that tell machines apart."""
@@ -22,34 +24,60 @@ RESAMPLES, SEED = 9999, 0
 Difference = tuple[str, Any, Any]
 
 
-def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Compare two results as `read_result` gives them.
+@dataclass(frozen=True, kw_only=True)
+class Ratio(EngineRecord):
+    """One engine in both results.
 
-    Returns
-    -------
-    dict
-        ``environment_differences`` and ``config_differences``: lists of ``[field, in a, in b]``; ``not_ranked``: why no verdicts
-        are given, or None; ``results``: for each engine ``name``, ``path``, ``reason`` (why it has no ratio), ``seconds`` (the
-        medians), ``ratio`` (of the medians, b / a), ``interval`` (95 %, bootstrap) and ``verdict`` (None if not ranked).
+    Attributes
+    ----------
+    reason : str or None
+        Why it has no ratio, or no interval.
+    seconds : (float or None, float or None)
+        The medians in A and B.
+    ratio : float or None
+        Of the medians, B / A.
+    interval : (float, float) or None
+        Of the ratio, 95 %, bootstrap.
+    verdict : str or None
+        None if it is not ranked.
     """
-    environment = differences(a["environment"], b["environment"], ignore=ALWAYS_DIFFERENT)
-    config = differences(a["config"], b["config"])
+
+    reason: str | None = None
+    seconds: tuple[float | None, float | None] = (None, None)
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """Two results side by side: what differs around them, why no verdicts are given (or None), and the ratios."""
+
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": Ratio}
+
+    schema: int = SCHEMA
+    environment_differences: tuple[Difference, ...]
+    config_differences: tuple[Difference, ...]
+    not_ranked: str | None
+    bootstrap: Mapping[str, int]
+    results: tuple[Ratio, ...]
+
+
+def compare(a: Result, b: Result) -> Comparison:
+    """Compare two results as `read_result` gives them."""
     not_ranked = _not_comparable(a, b)
-    rows_a, rows_b = ({(row["name"], row.get("path")): row for row in result["results"]} for result in (a, b))
-    rows = [_compare_rows(key, rows_a.get(key), rows_b.get(key)) for key in dict.fromkeys([*rows_a, *rows_b])]
-    for row in rows:
-        row["verdict"] = _verdict(row["interval"]) if row["interval"] and not not_ranked else None
-    return {
-        "schema": SCHEMA,
-        "environment_differences": environment,
-        "config_differences": config,
-        "not_ranked": not_ranked,
-        "bootstrap": {"resamples": RESAMPLES, "seed": SEED},
-        "results": rows,
-    }
+    runs_a, runs_b = ({(run.name, run.path): run for run in result.results} for result in (a, b))
+    keys = dict.fromkeys([*runs_a, *runs_b])
+    return Comparison(
+        environment_differences=tuple(differences(a.environment, b.environment, ignore=ALWAYS_DIFFERENT)),
+        config_differences=tuple(differences(a.config.to_dict(), b.config.to_dict())),
+        not_ranked=not_ranked,
+        bootstrap={"resamples": RESAMPLES, "seed": SEED},
+        results=tuple(_compare_runs(*key, runs_a.get(key), runs_b.get(key), ranked=not not_ranked) for key in keys),
+    )
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], ignore: Sequence[str] = ()) -> list[Difference]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[Difference]:
     """Fields in which two objects differ, those of nested objects with dotted names; a missing one counts as None."""
     found: list[Difference] = []
     for name in dict.fromkeys([*a, *b]):
@@ -75,36 +103,40 @@ def ratio_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     return float(low), float(high)
 
 
-def _not_comparable(a: dict[str, Any], b: dict[str, Any]) -> str | None:
+def _not_comparable(a: Result, b: Result) -> str | None:
     """Why the times of two results say nothing about the code."""
-    known = [name for name in MACHINE if name in a["environment"] and name in b["environment"]]  # an older file says less
-    if machine := [name for name in known if a["environment"][name] != b["environment"][name]]:
+    known = [name for name in MACHINE if name in a.environment and name in b.environment]  # an older file says less
+    if machine := [name for name in known if a.environment[name] != b.environment[name]]:
         return f"different machines ({', '.join(machine)}): their ratios tell of the machines, not of the code"
-    if work := [name for name in WORK if a["config"].get(name) != b["config"].get(name)]:
+    config_a, config_b = a.config.to_dict(), b.config.to_dict()
+    if work := [name for name in WORK if config_a.get(name) != config_b.get(name)]:
         return f"different work ({', '.join(work)}): their ratios tell of the work, not of the code"
     return None
 
 
-def _compare_rows(key: tuple[str, str | None], a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": key[0], "path": key[1], "reason": None, "seconds": [None, None], "ratio": None}
-    row["interval"] = None
-    reasons: dict[str, str] = {}
-    for index, (label, side) in enumerate((("A", a), ("B", b))):
-        if side is None:
-            reasons[label] = "no row"
-        elif side["status"] != "ok" or not side["epoch_seconds"]:
-            reasons[label] = f"{side['status']}: {side.get('reason')}"
-        else:
-            row["seconds"][index] = float(np.median(side["epoch_seconds"]["samples"]))
-    if a is None or b is None or reasons:
-        same = len(reasons) == 2 and reasons["A"] == reasons["B"]
-        parts = [f"in A and B {reasons['A']}"] if same else [f"in {label} {reason}" for label, reason in reasons.items()]
-        return row | {"reason": "; ".join(parts)}
-    samples = a["epoch_seconds"]["samples"], b["epoch_seconds"]["samples"]
-    row["ratio"] = row["seconds"][1] / row["seconds"][0]
-    if min(map(len, samples)) < MIN_EPOCHS:
-        return row | {"reason": f"fewer than {MIN_EPOCHS} epochs: no interval, no verdict"}
-    return row | {"interval": ratio_interval(*samples)}
+def _compare_runs(name: str, path: str | None, a: Run | None, b: Run | None, ranked: bool) -> Ratio:
+    timed = {side: run.epoch_seconds for side, run in (("A", a), ("B", b)) if run and run.status == "ok"}
+    samples = {side: found.samples for side, found in timed.items() if found}
+    medians = {side: float(np.median(found)) for side, found in samples.items()}
+    ratio = Ratio(name=name, path=path, seconds=(medians.get("A"), medians.get("B")))
+    if len(samples) < 2:
+        return replace(ratio, reason=_why_no_ratio({"A": a, "B": b}))
+    ratio = replace(ratio, ratio=medians["B"] / medians["A"])
+    if min(map(len, samples.values())) < MIN_EPOCHS:
+        return replace(ratio, reason=f"fewer than {MIN_EPOCHS} epochs: no interval, no verdict")
+    interval = ratio_interval(samples["A"], samples["B"])
+    return replace(ratio, interval=interval, verdict=_verdict(interval) if ranked else None)
+
+
+def _why_no_ratio(sides: Mapping[str, Run | None]) -> str:
+    reasons = {
+        side: f"{run.status}: {run.reason}" if run else "no row"
+        for side, run in sides.items()
+        if run is None or run.status != "ok" or not run.epoch_seconds
+    }
+    if len(reasons) == 2 and reasons["A"] == reasons["B"]:
+        return f"in A and B {reasons['A']}"
+    return "; ".join(f"in {side} {reason}" for side, reason in reasons.items())
 
 
 def _verdict(interval: tuple[float, float]) -> str:

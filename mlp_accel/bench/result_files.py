@@ -1,4 +1,4 @@
-"""Result files of `mlp-accel bench`: read, checked, and brought up to date.
+"""Result files of `mlp-accel bench`: read, checked, and brought up to date. Here alone JSON becomes a `Result`.
 
 A row is known by ``name`` and ``path``: ``numba`` and ``loop``. Schema 1 had one row for each backend, whose ``path`` was a
 sentence, and peers whose ``path`` was what is now their ``form``.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlp_accel.bench.results import SCHEMA, Result, label
 from mlp_accel.errors import MlpAccelError
 
-SCHEMA = 2
+__all__ = ["SCHEMA", "ResultFileError", "label", "read_result", "result_of", "up_to_date"]
+
 EXPECTED = "give a file that `mlp-accel bench --json` wrote"
 
 PATHS_OF_SCHEMA_1 = {
@@ -26,17 +29,12 @@ PATHS_OF_SCHEMA_1 = {
 }
 """How the sentences began, and what each is called now."""
 
-Row = dict[str, Any]
-Result = dict[str, Any]
+Object = Mapping[str, Any]
+"""An object as JSON has it."""
 
 
 class ResultFileError(MlpAccelError, ValueError):
     """A result file is missing or malformed; the message names the file and the field."""
-
-
-def label(row: Row) -> str:
-    """What people call an engine: ``numba sparse``, or the name of a peer."""
-    return f"{row['name']} {row['path']}" if row.get("path") else str(row["name"])
 
 
 def read_result(path: Path) -> Result:
@@ -64,7 +62,15 @@ def read_result(path: Path) -> Result:
         problem = _row_problem(row)
         if problem:
             raise ResultFileError(f"{path}: results[{index}]: {problem}; {EXPECTED}")
-    return up_to_date(result)
+    try:
+        return result_of(result)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ResultFileError(f"{path}: is no result of any version ({error}); {EXPECTED}") from error
+
+
+def result_of(content: Object) -> Result:
+    """The object of a result file of any schema that this version reads."""
+    return Result.from_dict(up_to_date(content))
 
 
 def _row_problem(row: Any) -> str | None:
@@ -85,15 +91,15 @@ def _row_problem(row: Any) -> str | None:
     return None
 
 
-def up_to_date(result: Result) -> Result:
-    """A result of an older schema in the form of this one; any other comes back as it is."""
+def up_to_date(result: Object) -> Object:
+    """The object of a result file of an older schema in the form of this one; any other comes back as it is."""
     if result.get("schema") != 1:
         return result
     rows = [_row_up_to_date(row) for row in result["results"]]
     config = {name: value for name, value in result["config"].items() if name != "fused"}
     config |= {"optimizer": "sgd", "momentum": None, "weight_decay": 0.0}
     config["path"] = None if result["config"].get("fused", True) else "loop"
-    found = {**result, "schema": SCHEMA, "config": config, "results": rows}
+    found: dict[str, Any] = {**result, "schema": SCHEMA, "config": config, "results": rows}
     if "reference" in result:
         found["reference"] = _row_up_to_date(result["reference"])
     if "sweeps" in result:
@@ -110,7 +116,7 @@ def up_to_date(result: Result) -> Result:
     return found
 
 
-def _row_up_to_date(row: Row) -> Row:
+def _row_up_to_date(row: Object) -> Object:
     """A row of schema 1. A backend that could not run has no path; a sentence that is not known stays as it is."""
     text = row.get("path")
     if row.get("kind") == "peer":

@@ -1,165 +1,32 @@
-"""How far the ops of a step are from what the device can do.
-
-The roofline of Williams, Waterman and Patterson ("Roofline: an insightful visual performance model for multicore architectures",
-2009): an op does at most as many operations a second as the peak, and at most its operations per byte times the bandwidth. Peak and
-bandwidth are measured here, with the threads that the ops have, by a large product and a large copy.
-"""
+"""How far the ops of each backend are from what the device can do: see `mlp_accel.bench.engines.op_times`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from time import perf_counter
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from mlp_accel.activations import find_activation
-from mlp_accel.backends import Backend
-from mlp_accel.backends.memory import Arena
 from mlp_accel.backends.paths import LOOP
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT, EngineError
-from mlp_accel.bench.runs import Listener, Run, attempt, start
-from mlp_accel.optimizers import Rule, find_optimizer
-
-PEAK_SIZE = 2048
-"""Rows and columns of the product that the peak is taken from."""
-
-COPY_BYTES = 2**28
-"""Of the copy that the bandwidth is taken from: more than caches hold."""
-
-SHORTEST = 0.02
-"""Seconds that a sample lasts at least."""
-
-SAMPLES = 7
-
-
-def measure_roofline(backend: Backend, config: dict[str, Any]) -> dict[str, Any]:
-    """Time the ops of a step, and the two limits.
-
-    Parameters
-    ----------
-    backend : Backend
-    config : dict
-        As in the result file: the shapes are those of its first layer.
-
-    Returns
-    -------
-    dict
-        ``peak_flops`` (operations a second), ``bandwidth`` (bytes a second) and ``ops``: for each its ``flops``, the ``bytes`` that
-        it must read and write at least once, and ``seconds``.
-    """
-    ops = [
-        {"op": name, "flops": flops, "bytes": size, "seconds": seconds_per_call(backend, call)}
-        for name, flops, size, call in step_ops(backend, config)
-    ]
-    return {"peak_flops": peak_flops(backend), "bandwidth": bandwidth(backend), "ops": ops}
-
-
-def step_ops(backend: Backend, config: dict[str, Any]) -> list[tuple[str, float, float, Callable[[], Any]]]:
-    """Name, operations, bytes and call of each op of a step; an exponential or a tanh is counted as one operation."""
-    rng = np.random.default_rng(0)
-    n_in, width, n_out = config["layer_sizes"][:3]
-    n = min(config["batch_size"], config["n_train"])
-    item = np.dtype(config["dtype"]).itemsize
-    activation, rule, scalars = find_activation(config["activation"]), *_rule(backend, config)
-    pixels = backend.asarray(rng.integers(0, 256, (4 * n, n_in), dtype=np.uint8))
-    labels, rows = backend.asarray(rng.integers(0, n_out, 4 * n)), backend.asarray(rng.permutation(4 * n)[:n])
-    x, y, logits = backend.asarray(rng.random((n, n_in))), labels[:n], backend.asarray(rng.normal(size=(n, n_out)))
-    params = backend.asarray(rng.normal(size=(n_in, width)) / n_in), backend.asarray(np.zeros(width))
-    slots = [(backend.asarray(np.zeros((n_in, width))), backend.asarray(np.zeros(width))) for _ in range(rule.n_slots)]
-    above, kept = backend.asarray(rng.normal(size=(width, n_out))), backend.asarray(rng.random((n, width)))
-    error, delta = backend.asarray(rng.normal(size=(n, n_out))), backend.asarray(1e-6 * rng.normal(size=(n, width)))
-    arena = Arena()
-
-    def in_place(op: Callable[[], Any]) -> Callable[[], Any]:
-        """In memory that is there already, as in training."""
-
-        def call() -> Any:
-            arena.restart()
-            with backend.reusing(arena):
-                return op()
-
-        return call
-
-    products, weights = 2.0 * n * n_in * width, n_in * width
-    ops: list[tuple[str, float, float, Callable[[], Any]]] = [
-        ("minibatch", n * n_in, n * n_in * (1 + item), lambda: backend.minibatch(pixels, labels, rows)),
-        ("dense", products + 2 * n * width, item * (n * n_in + weights + n * width), lambda: backend.dense(x, *params, activation)),
-        ("classify", 6 * n * n_out, 2 * item * n * n_out, lambda: backend.classify(logits, y, config["gradient"])),
-        (
-            "hidden_delta",
-            2 * n * width * n_out + 3 * n * width,
-            item * (n * n_out + width * n_out + 2 * n * width),
-            lambda: backend.hidden_delta(error, above, kept, activation),
-        ),
-        (
-            "update",
-            products + n * width + (1 + len(rule.record.assignments)) * weights,
-            item * (n * n_in + n * width + 2 * (1 + rule.n_slots) * weights),
-            lambda: backend.update(params, slots, x, delta, rule, scalars),
-        ),
-    ]
-    return [(name, flops, size, in_place(op)) for name, flops, size, op in ops]
-
-
-def _rule(backend: Backend, config: dict[str, Any]) -> tuple[Rule, Any]:
-    """The rule of the optimiser, and the numbers of a step at a rate of 1, which leaves an error as large as it is."""
-    settings = {name: config[name] for name in ("momentum", "weight_decay")}
-    optimizer = find_optimizer(config["optimizer"], **settings)
-    rule = optimizer.record_for([optimizer])
-    return rule, backend.scalar_rows(optimizer.scalars(rule, np.ones(1), 1))[0]
-
-
-def seconds_per_call(backend: Backend, call: Callable[[], Any]) -> float:
-    """Median over samples of many calls in a row, the device synchronised around each sample."""
-
-    def sample(calls: int) -> float:
-        backend.synchronize()
-        start = perf_counter()
-        for _ in range(calls):
-            call()
-        backend.synchronize()
-        return perf_counter() - start
-
-    calls = 1
-    while (seconds := sample(calls)) < SHORTEST:
-        calls = max(2 * calls, int(calls * SHORTEST / max(seconds, 1e-9)))
-    return float(np.median([sample(calls) / calls for _ in range(SAMPLES)]))
-
-
-def peak_flops(backend: Backend) -> float:
-    """Operations a second of a large product."""
-    square = backend.asarray(np.random.default_rng(0).random((PEAK_SIZE, PEAK_SIZE)))
-    return 2.0 * PEAK_SIZE**3 / seconds_per_call(backend, lambda: square @ square)
-
-
-def bandwidth(backend: Backend) -> float:
-    """Bytes a second that a large copy reads and writes."""
-    items = COPY_BYTES // np.dtype(backend.dtype).itemsize
-    source, target = backend.asarray(np.ones(items)), backend.asarray(np.zeros(items))
-
-    def copy() -> None:
-        target[...] = source
-
-    return 2.0 * COPY_BYTES / seconds_per_call(backend, copy)
+from mlp_accel.bench.results import Roofline, Run
+from mlp_accel.bench.runs import Listener, Measurement, attempt, start
 
 
 def run_roofline(
-    rows: Sequence[dict[str, Any]], config: dict[str, Any], listen: Listener = lambda _: None, timeout: float = CALL_TIMEOUT
-) -> list[dict[str, Any]]:
-    """The roofline of every backend in `rows` whose training was right: ``name``, ``path`` and what `measure_roofline` gives.
+    runs: Sequence[Run], config: Config, listen: Listener = lambda _: None, timeout: float = CALL_TIMEOUT
+) -> tuple[Roofline, ...]:
+    """The roofline of every backend in `runs` whose training was right.
 
     It is the loop that is made of these ops, whatever other paths were measured.
     """
     found = []
-    for name in dict.fromkeys(row["name"] for row in rows if row["status"] == "ok" and row["kind"] == "backend"):
-        run = Run.of(name, LOOP)
+    for name in dict.fromkeys(run.name for run in runs if run.status == "ok" and run.kind == "backend"):
+        measurement = Measurement.of(name, LOOP)
         try:
-            attempt(run, listen, lambda run: start(run, config, timeout, listen))
-            if run.engine is not None:
-                found.append({"name": run.name, "path": LOOP, **run.engine.call("roofline")})
+            attempt(measurement, listen, lambda measurement: start(measurement, config, timeout, listen))
+            if measurement.engine is not None:
+                found.append(Roofline.from_dict({"name": name, "path": LOOP, **measurement.engine.call("roofline")}))
         except EngineError as error:
-            listen(f"{run.label}: no roofline: {error}")
+            listen(f"{measurement.label}: no roofline: {error}")
         finally:
-            run.close()
-    return found
+            measurement.close()
+    return tuple(found)

@@ -1,10 +1,10 @@
-"""One engine's part of a benchmark: its worker, and what it has measured."""
+"""One engine while it is measured: its worker, what is asked of it, and the `Run` that comes of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from mlp_accel.backends import backend_class
 from mlp_accel.backends.paths import AUTO, LOOP
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.engines.peers import PEERS
-from mlp_accel.bench.result_files import label
+from mlp_accel.bench.results import Run, Summary, engine_label
 
 WARM_UP_EPOCHS = 1
 
@@ -23,8 +24,8 @@ Listener = Callable[[str], object]
 
 
 @dataclass(eq=False)
-class Run:
-    """One engine's part of the benchmark.
+class Measurement:
+    """One engine while it is measured: its worker, and what it has found so far. In the end it gives a `Run`.
 
     Attributes
     ----------
@@ -32,8 +33,12 @@ class Run:
         Of the backend or the peer.
     asked : str or None
         The path that a backend is asked for; None for a peer.
+    shown : bool
+        Whether it stands among the results: the reference is measured even if nobody asked for it.
     path : str or None
         The one that it took.
+    details : dict
+        What its worker says of itself, by the names that `Run` has for it.
     """
 
     name: str
@@ -46,7 +51,7 @@ class Run:
     cold_start_seconds: float | None = None
     transfer_seconds: float | None = None
     path: str | None = None
-    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    passed_over: tuple[tuple[str, str], ...] = ()
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -58,14 +63,14 @@ class Run:
     details: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, path: str | None = LOOP, shown: bool = True) -> Run:
-        """The part of the backend `name` by `path`, or of the peer `name`."""
+    def of(cls, name: str, path: str | None = LOOP, shown: bool = True) -> Measurement:
+        """That of the backend `name` by `path`, or of the peer `name`."""
         return cls(name, "peer", None, shown) if name in PEERS else cls(name, "backend", path, shown)
 
     @property
     def label(self) -> str:
-        """What people call it."""
-        return label({"name": self.name, "path": self.path or self.asked})
+        """What people call the engine."""
+        return engine_label(self.name, self.path or self.asked)
 
     @property
     def running(self) -> bool:
@@ -85,29 +90,30 @@ class Run:
             self.engine.close()
             self.engine = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """A row of the result file; without times if the result is not right."""
+    def run(self) -> Run:
+        """What was found; without times if the training is not right."""
         right = self.status == "ok"
         steady = self.seconds[WARM_UP_EPOCHS:]
-        return {
-            "name": self.name,
-            "path": None if self.kind == "peer" or self.status == "unavailable" else self.path or self.asked,
-            "passed_over": self.passed_over,
-            "kind": self.kind,
-            "status": self.status,
-            "reason": self.reason,
-            "refused": self.refused,
-            "cold_start_seconds": self.cold_start_seconds if right else None,
-            "transfer_seconds": self.transfer_seconds if right else None,
-            "epoch_seconds": summary(steady) if right and steady else None,
-            "cores_used": self.cores_used if right else None,
-            "loss": [finite(loss) for loss in self.losses],
-            "accuracy": self.train_accuracy,
-            "train_accuracy": self.train_accuracy[-1] if self.train_accuracy else None,
-            "test_loss": finite(self.test.get("test_loss")),
-            "test_accuracy": self.test.get("test_accuracy"),
+        return Run(
+            name=self.name,
+            path=None if self.kind == "peer" or self.status == "unavailable" else self.path or self.asked,
+            passed_over=self.passed_over,
+            kind=self.kind,
+            status=self.status,
+            reason=self.reason,
+            refused=self.refused,
+            cold_start_seconds=self.cold_start_seconds if right else None,
+            transfer_seconds=self.transfer_seconds if right else None,
+            epoch_seconds=Summary.of(steady) if right and steady else None,
+            cores_used=self.cores_used if right else None,
+            loss=tuple(finite(loss) for loss in self.losses),
+            accuracy=tuple(self.train_accuracy),
+            train_accuracy=self.train_accuracy[-1] if self.train_accuracy else None,
+            test_loss=finite(self.test.get("test_loss")),
+            test_accuracy=self.test.get("test_accuracy"),
             **self.details,
-        }
+            absent=Run.OPTIONAL - self.details.keys(),
+        )
 
 
 def finite(value: float | None) -> float | None:
@@ -116,54 +122,55 @@ def finite(value: float | None) -> float | None:
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, minimum, quartiles and the samples themselves."""
-    q1, median, q3 = np.percentile(samples, [25, 50, 75])
-    return {"median": float(median), "min": min(samples), "q1": float(q1), "q3": float(q3), "samples": list(samples)}
+    """Median, minimum, quartiles and the samples themselves, as an object of the result file."""
+    return Summary.of(samples).to_dict()
 
 
-def attempt(run: Run, listen: Listener, action: Callable[[Run], None]) -> None:
-    """Do something with an engine that may cost its own row and no other."""
-    if run.status != "ok":
+def attempt(measurement: Measurement, listen: Listener, action: Callable[[Measurement], None]) -> None:
+    """Do something with an engine; if it is lost in that, its own measurement ends and the others go on."""
+    if measurement.status != "ok":
         return
     try:
-        action(run)
+        action(measurement)
     except EngineError as error:
-        run.status, run.reason, run.refused = error.status, error.reason, error.refused
-        run.close()
-        listen(f"{run.label} {error}")
+        measurement.status, measurement.reason, measurement.refused = error.status, error.reason, error.refused
+        measurement.close()
+        listen(f"{measurement.label} {error}")
 
 
-def runs_of(names: Sequence[str], path: str | None) -> list[Run]:
+def measurements_of(names: Sequence[str], path: str | None) -> list[Measurement]:
     """The engines of backends and peers: of each backend the loop and, where it may have one, its fastest path; or just `path`."""
-    runs = []
+    found = []
     for name in names:
-        runs.append(Run.of(name, path or LOOP))
+        found.append(Measurement.of(name, path or LOOP))
         if path is None and name not in PEERS and backend_class(name).path_names:
-            runs.append(Run.of(name, AUTO))
-    return runs
+            found.append(Measurement.of(name, AUTO))
+    return found
 
 
-def start(run: Run, config: dict[str, Any], timeout: float, listen: Listener) -> None:
-    """Start its worker, warm it up and give it the data; how long each takes is noted."""
+def start(measurement: Measurement, config: Config, timeout: float, listen: Listener) -> None:
+    """Start the worker, warm it up and give it the data; how long each takes is noted."""
     begin = perf_counter()
-    run.engine = Engine(timeout=timeout)
-    run.engine.call("create", run.kind, run.name, {**config, "path": run.asked})
-    run.details = run.engine.call("warm_up")
-    run.cold_start_seconds = perf_counter() - begin
-    run.details |= {"versions": run.engine.call("versions"), **run.engine.call("libraries")}
-    loaded = run.engine.call("load")
-    run.transfer_seconds, run.path = loaded["transfer_seconds"], loaded.get("path")
-    run.passed_over = loaded.get("passed_over", [])
-    listen(f"{run.label} on {run.details['device']}: cold start {run.cold_start_seconds:.2f} s")
+    engine = measurement.engine = Engine(timeout=timeout)
+    engine.call("create", measurement.kind, measurement.name, replace(config, path=measurement.asked).to_dict())
+    measurement.details = engine.call("warm_up")
+    measurement.cold_start_seconds = perf_counter() - begin
+    measurement.details |= {"versions": engine.call("versions"), **engine.call("libraries")}
+    measurement.details["thread_pools"] = tuple(measurement.details["thread_pools"])
+    loaded = engine.call("load")
+    measurement.transfer_seconds, measurement.path = loaded["transfer_seconds"], loaded.get("path")
+    measurement.passed_over = tuple((path, reason) for path, reason in loaded.get("passed_over", ()))
+    listen(f"{measurement.label} on {measurement.details['device']}: cold start {measurement.cold_start_seconds:.2f} s")
 
 
-def train_epoch(run: Run) -> None:
+def train_epoch(measurement: Measurement) -> None:
     """Train for one epoch and note what came of it."""
-    assert run.engine is not None
-    answer = run.engine.call("epoch", not run.seconds)  # the first time it waits, to see whether anything goes on
-    run.losses.append(answer["loss"])
-    run.seconds.append(answer["seconds"])
-    run.cpu_seconds.append(answer["cpu_seconds"])
-    run.unfinished_seconds.append(answer["unfinished_seconds"])
-    run.moved |= answer["moved"]
-    run.train_accuracy.append(answer["accuracy"])
+    assert measurement.engine is not None
+    first = not measurement.seconds  # after this one the worker waits, to see whether anything goes on
+    answer = measurement.engine.call("epoch", first)
+    measurement.losses.append(answer["loss"])
+    measurement.seconds.append(answer["seconds"])
+    measurement.cpu_seconds.append(answer["cpu_seconds"])
+    measurement.unfinished_seconds.append(answer["unfinished_seconds"])
+    measurement.moved |= answer["moved"]
+    measurement.train_accuracy.append(answer["accuracy"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT
 from mlp_accel.bench.protocol import engines, run_benchmark
+from mlp_accel.bench.results import Result
 from mlp_accel.bench.roofline import run_roofline
 from mlp_accel.bench.runs import WARM_UP_EPOCHS, Listener
 from mlp_accel.bench.sweeps import check_values, run_sweep
@@ -48,40 +49,38 @@ class Extras:
 
     def lines(self, names: Sequence[str], epochs: int, path: str | None = None) -> int:
         """How many lines `run_suite` will say, about."""
-        runs, _ = engines(names, path)
-        shown = sum(run.shown for run in runs)
-        benchmark = len(runs) + WARM_UP_EPOCHS + epochs
+        measured, _ = engines(names, path)
+        shown = sum(measurement.shown for measurement in measured)
+        benchmark = len(measured) + WARM_UP_EPOCHS + epochs
         cells = sum(len(values) for values in self.sweeps.values())
         return benchmark + cells * (benchmark + 1) + (shown + SEEDS if self.until else 0) + len(names) * self.roofline
 
 
-def run_suite(
-    names: Sequence[str], config: dict[str, Any], epochs: int, extras: Extras, listen: Listener, timeout: float = CALL_TIMEOUT
-) -> dict[str, Any]:
+def run_suite(names: Sequence[str], config: Config, extras: Extras, listen: Listener, timeout: float = CALL_TIMEOUT) -> Result:
     """Measure epoch times, then the extras; Ctrl-C leaves what was measured until then.
 
     Returns
     -------
-    dict
+    Result
         As `run_benchmark`; with ``sweeps`` (`run_sweep`), ``until`` (`time_to_accuracy`) and ``roofline`` (`run_roofline`) for what
         was asked for.
     """
-    result = run_benchmark(names, config, epochs, listen, timeout)
-    if result.get("interrupted"):
+    result = run_benchmark(names, config, listen, timeout)
+    if result.interrupted:
         return result
-    rows = result["results"]
     try:
         for parameter, values in extras.sweeps.items():
-            sweep = run_sweep(names, config, epochs, parameter, values, listen, timeout)
-            result.setdefault("sweeps", []).append(sweep)
-            if sweep.get("interrupted"):
+            sweep = run_sweep(names, config, parameter, values, listen, timeout)
+            result = replace(result, sweeps=(*result.sweeps, sweep))
+            if sweep.interrupted:
                 raise KeyboardInterrupt
         if extras.until is not None:
-            result["until"] = time_to_accuracy(rows, config, extras.until, listen, timeout)
-            if result["until"].get("interrupted"):
+            until = time_to_accuracy(result.results, config, extras.until, listen, timeout)
+            result = replace(result, until=until)
+            if until.interrupted:
                 raise KeyboardInterrupt
         if extras.roofline:
-            result["roofline"] = run_roofline(rows, config, listen, timeout)
+            result = replace(result, roofline=run_roofline(result.results, config, listen, timeout))
     except KeyboardInterrupt:
-        result["interrupted"] = True
+        result = replace(result, interrupted=True)
     return result

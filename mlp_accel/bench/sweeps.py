@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
-from typing import Any
 
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT
 from mlp_accel.bench.protocol import run_benchmark
-from mlp_accel.bench.result_files import label
+from mlp_accel.bench.results import Cell, Crossover, Run, Sweep
 from mlp_accel.bench.runs import Listener
 from mlp_accel.errors import SettingError
 
@@ -32,96 +33,96 @@ def check_values(parameter: str, values: Sequence[int], n_train: int) -> None:
         raise SettingError(f"{option}: {max(values)} is more than the {n_train} training samples")
 
 
-def changed(config: dict[str, Any], parameter: str, value: int) -> dict[str, Any]:
+def changed(config: Config, parameter: str, value: int) -> Config:
     """`config` at one value of a sweep; a hidden width is that of every hidden layer."""
     if parameter == "batch_size":
-        return {**config, "batch_size": value}
-    n_in, *hidden, n_classes = config["layer_sizes"]
-    return {**config, "layer_sizes": [n_in, *[value] * len(hidden), n_classes]}
+        return replace(config, batch_size=value)
+    n_in, *hidden, n_classes = config.layer_sizes
+    return replace(config, layer_sizes=(n_in, *[value] * len(hidden), n_classes))
 
 
 def run_sweep(
     names: Sequence[str],
-    config: dict[str, Any],
-    epochs: int,
+    config: Config,
     parameter: str,
     values: Sequence[int],
     listen: Listener = lambda _: None,
     timeout: float = CALL_TIMEOUT,
-) -> dict[str, Any]:
-    """Measure epoch times at several values of a setting.
+) -> Sweep:
+    """Measure epoch times at several values of a setting; Ctrl-C leaves what was measured until then.
 
     Parameters
     ----------
     parameter : {"batch_size", "hidden"}
     values : sequence of int
-        In rising order each is a benchmark of its own.
+        Each is a benchmark of its own, in rising order.
 
     The others are those of `run_benchmark`.
 
     Returns
     -------
-    dict
-        ``parameter``, ``cells``: for each value its ``results`` and ``no_faster_path``, ``crossovers``, and ``interrupted`` if
-        Ctrl-C ended it early.
+    Sweep
     """
-    sweep: dict[str, Any] = {"parameter": parameter, "cells": []}
+    cells: list[Cell] = []
+    interrupted = False
     for value in sorted(set(values)):
         listen(f"{PARAMETERS[parameter]} {value}:")
-        result = run_benchmark(names, changed(config, parameter, value), epochs, listen, timeout)
-        cell = {"value": value, "results": with_speed(result["results"], config["n_train"])}
-        sweep["cells"].append({**cell, "no_faster_path": result["no_faster_path"]})
-        if result.get("interrupted"):
-            sweep["interrupted"] = True
+        result = run_benchmark(names, changed(config, parameter, value), listen, timeout)
+        runs = tuple(with_speed(run, config.n_train) for run in result.results)
+        cells.append(Cell(value=value, results=runs, no_faster_path=result.no_faster_path))
+        if result.interrupted:
+            interrupted = True
             break
-    found = crossovers(sweep["cells"])
-    for crossing in found:
-        crossing["samples_per_second"] = config["n_train"] / crossing["seconds"]
-    return {**sweep, "crossovers": found}
+    crossings = crossovers(cells, config.n_train)
+    return Sweep(parameter=parameter, cells=tuple(cells), interrupted=interrupted, crossovers=crossings)
 
 
-def with_speed(rows: Sequence[dict[str, Any]], n_train: int) -> list[dict[str, Any]]:
-    """Each row with its ``samples_per_second``, from the median epoch."""
-
-    def speed(row: dict[str, Any]) -> float | None:
-        return n_train / row["epoch_seconds"]["median"] if row["epoch_seconds"] else None
-
-    return [{**row, "samples_per_second": speed(row)} for row in rows]
+def with_speed(run: Run, n_train: int) -> Run:
+    """The run with its ``samples_per_second``, from the median epoch."""
+    absent = (Run.OPTIONAL if run.absent is None else run.absent) - {"samples_per_second"}
+    speed = n_train / run.epoch_seconds.median if run.epoch_seconds else None
+    return replace(run, samples_per_second=speed, absent=absent)
 
 
-def crossovers(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def crossovers(cells: Sequence[Cell], n_train: int) -> tuple[Crossover, ...]:
     """Where one engine becomes faster than another, between two neighbouring values; log-log straight lines are assumed.
 
     Parameters
     ----------
-    cells : sequence of dict
-        ``value`` and ``results``, in rising order of the value.
-
-    Returns
-    -------
-    list of dict
-        ``value``, ``seconds`` an epoch, ``faster_below`` and ``faster_above``, labels of engines, and ``shown``: whether the two
-        are backends or the fastest of all there.
+    cells : sequence of Cell
+        In rising order of the value.
+    n_train : int
+        Samples of an epoch.
     """
     found = []
-    backends = {label(row) for cell in cells for row in cell["results"] if row["kind"] == "backend"}
+    backends = {run.label for cell in cells for run in cell.results if run.kind == "backend"}
     for before, after in pairwise(cells):
         first, last = _medians(before), _medians(after)
         for a, b in combinations([name for name in first if name in last], 2):
             left, right = math.log(first[a] / first[b]), math.log(last[a] / last[b])
             if left * right < 0:
                 share = left / (left - right)
-                value = before["value"] * (after["value"] / before["value"]) ** share
-                seconds = first[a] * (last[a] / first[a]) ** share
+
+                def there(name: str, share: float = share, first: Times = first, last: Times = last) -> float:
+                    return first[name] * math.pow(last[name] / first[name], share)
+
+                others = [there(name) for name in first if name in last and name not in (a, b)]
                 below, above = (a, b) if left < 0 else (b, a)
-                others = [
-                    first[name] * (last[name] / first[name]) ** share for name in first if name in last and name not in (a, b)
-                ]
-                shown = {a, b} <= backends or seconds <= min(others, default=math.inf)
-                crossing = {"value": value, "seconds": seconds, "faster_below": below, "faster_above": above, "shown": shown}
+                crossing = Crossover(
+                    value=before.value * (after.value / before.value) ** share,
+                    seconds=there(a),
+                    faster_below=below,
+                    faster_above=above,
+                    shown={a, b} <= backends or there(a) <= min(others, default=math.inf),
+                    samples_per_second=n_train / there(a),
+                )
                 found.append(crossing)
-    return found
+    return tuple(found)
 
 
-def _medians(cell: dict[str, Any]) -> dict[str, float]:
-    return {label(row): row["epoch_seconds"]["median"] for row in cell["results"] if row["epoch_seconds"]}
+Times = dict[str, float]
+"""Median seconds per epoch by label."""
+
+
+def _medians(cell: Cell) -> Times:
+    return {run.label: run.epoch_seconds.median for run in cell.results if run.epoch_seconds}

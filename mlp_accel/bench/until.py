@@ -1,8 +1,8 @@
 """Time to a stated test accuracy, in the manner of MLPerf's closed rules.
 
-Everybody trains the same network with the same settings, from the same five seeds, and the median counts. The clock runs from the
-start of the training over whole epochs; cold start and transfer are before it, as in MLPerf. Unlike there, the test after each
-epoch is off the clock: for peers it is our code.
+Every engine trains the same network with the same settings, from the same five seeds, and the median counts. The clock runs from
+the start of the training over whole epochs; cold start and transfer are before it, as in MLPerf. Unlike there, the test after each
+epoch is not timed, because peers are tested by our code.
 
 MLPerf Training, https://github.com/mlcommons/training_policies: closed division, time to a quality target.
 """
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT
-from mlp_accel.bench.runs import Listener, Run, attempt, start, summary, train_epoch
+from mlp_accel.bench.results import Run, Summary, TimeToAccuracy, Until
+from mlp_accel.bench.runs import Listener, Measurement, attempt, start, train_epoch
 
 SEEDS = 5
 MAX_EPOCHS = 50
@@ -22,18 +23,18 @@ MAX_EPOCHS = 50
 
 
 def time_to_accuracy(
-    rows: Sequence[dict[str, Any]],
-    config: dict[str, Any],
+    runs: Sequence[Run],
+    config: Config,
     accuracy: float,
     listen: Listener = lambda _: None,
     timeout: float = CALL_TIMEOUT,
     max_epochs: int = MAX_EPOCHS,
-) -> dict[str, Any]:
+) -> Until:
     """Train every engine from several seeds until it reaches `accuracy` on the test set.
 
     Parameters
     ----------
-    rows : sequence of dict
+    runs : sequence of Run
         Results of `run_benchmark`: an engine whose training was not right there does not take part.
     config, listen, timeout
         As for `run_benchmark`.
@@ -42,43 +43,44 @@ def time_to_accuracy(
 
     Returns
     -------
-    dict
-        ``accuracy``, ``seeds``, ``max_epochs`` and ``results``, each with ``name``, ``path``, ``kind``, ``status``, ``reason``,
-        ``seconds`` (median, minimum, quartiles and samples) and ``epochs`` for each seed; ``interrupted`` if Ctrl-C ended it early.
+    Until
     """
-    seeds = [config["seed"] + index for index in range(SEEDS)]
-    found: dict[str, Any] = {"accuracy": accuracy, "seeds": seeds, "max_epochs": max_epochs}
-    runs = [Run.of(row["name"], row["path"]) for row in rows]
-    trials = {run: Trials(run) for run in runs}
-    for run, row in zip(runs, rows, strict=True):
-        run.path, run.status, run.reason = row["path"], row["status"], row["reason"]
+    seeds = tuple(config.seed + index for index in range(SEEDS))
+    measurements = [Measurement.of(run.name, run.path) for run in runs]
+    trials = {measurement: Trials(measurement) for measurement in measurements}
+    for measurement, run in zip(measurements, runs, strict=True):
+        measurement.path, measurement.status, measurement.reason = run.path, run.status, run.reason
+    interrupted = False
     try:
-        for run in runs:
-            attempt(run, listen, lambda run: start(run, config, timeout, listen))
-            attempt(run, listen, train_epoch)  # to warm up
+        for measurement in measurements:
+            attempt(measurement, listen, lambda measurement: start(measurement, config, timeout, listen))
+            attempt(measurement, listen, train_epoch)  # to warm up
         for turn, seed in enumerate(seeds):
-            for run in runs[turn % len(runs) :] + runs[: turn % len(runs)]:
-                attempt(run, listen, partial(trials[run].train, seed=seed, accuracy=accuracy, max_epochs=max_epochs))
-            listen(f"seed {seed}: {', '.join(trials[run].latest() for run in runs if run.running)}")
+            first = turn % len(measurements)
+            for measurement in measurements[first:] + measurements[:first]:
+                train = partial(trials[measurement].train, seed=seed, accuracy=accuracy, max_epochs=max_epochs)
+                attempt(measurement, listen, train)
+            listen(f"seed {seed}: {', '.join(trials[each].latest() for each in measurements if each.running)}")
     except KeyboardInterrupt:
-        found["interrupted"] = True
+        interrupted = True
     finally:
-        for run in runs:
-            run.close()
-    return {**found, "results": [trials[run].to_dict() for run in runs]}
+        for measurement in measurements:
+            measurement.close()
+    results = tuple(trials[measurement].result() for measurement in measurements)
+    return Until(accuracy=accuracy, seeds=seeds, max_epochs=max_epochs, interrupted=interrupted, results=results)
 
 
 class Trials:
     """The trainings of one engine, a seed each."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, measurement: Measurement) -> None:
+        self.measurement = measurement
         self.seconds: list[float] = []
         self.epochs: list[int] = []
 
-    def train(self, run: Run, seed: int, accuracy: float, max_epochs: int) -> None:
+    def train(self, measurement: Measurement, seed: int, accuracy: float, max_epochs: int) -> None:
         """Train from `seed` until the accuracy is reached."""
-        engine = run.engine
+        engine = measurement.engine
         assert engine is not None
         engine.call("restart", seed)
         seconds = best = 0.0
@@ -89,25 +91,26 @@ class Trials:
                 self.seconds.append(seconds)
                 self.epochs.append(epoch)
                 return
-        run.status = "failed"
-        run.reason = f"it reached {best:.2%} in {max_epochs} epochs with seed {seed}, not {accuracy:.2%}"
-        run.close()
+        measurement.status = "failed"
+        measurement.reason = f"it reached {best:.2%} in {max_epochs} epochs with seed {seed}, not {accuracy:.2%}"
+        measurement.close()
 
     def latest(self) -> str:
         """The last training in words."""
         if not self.seconds:
-            return self.run.label
-        return f"{self.run.label} {self.seconds[-1]:.3f} s ({self.epochs[-1]} epochs)"
+            return self.measurement.label
+        return f"{self.measurement.label} {self.seconds[-1]:.3f} s ({self.epochs[-1]} epochs)"
 
-    def to_dict(self) -> dict[str, Any]:
-        """As in the result file."""
-        complete = self.run.status == "ok" and self.seconds
-        return {
-            "name": self.run.name,
-            "path": self.run.path,
-            "kind": self.run.kind,
-            "status": self.run.status,
-            "reason": self.run.reason,
-            "seconds": summary(self.seconds) if complete else None,
-            "epochs": self.epochs,
-        }
+    def result(self) -> TimeToAccuracy:
+        """What was found; seconds only if every seed reached the accuracy."""
+        found = self.measurement
+        complete = found.status == "ok" and self.seconds
+        return TimeToAccuracy(
+            name=found.name,
+            path=found.path,
+            kind=found.kind,
+            status=found.status,
+            reason=found.reason,
+            seconds=Summary.of(self.seconds) if complete else None,
+            epochs=tuple(self.epochs),
+        )

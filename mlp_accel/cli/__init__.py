@@ -1,1 +1,1 @@
-"""The commands, one module each."""
+"""The command line: a module for each subcommand, and the options, console and exit codes that they share."""

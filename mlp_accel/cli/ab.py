@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,6 @@ from mlp_accel import backends
 from mlp_accel.backends import threads
 from mlp_accel.backends.paths import AUTO
 from mlp_accel.cli.console import output_console
-from mlp_accel.cli.exit_codes import DIFFERENT, INCONCLUSIVE, OK, UNAVAILABLE
 from mlp_accel.cli.options import (
     Activation,
     BackendList,
@@ -29,10 +29,12 @@ from mlp_accel.cli.options import (
     WeightDecay,
     backends_to_measure,
     check_outputs,
+    command,
     find_path,
     read_settings,
 )
 from mlp_accel.errors import SettingError
+from mlp_accel.exit_codes import DIFFERENT, OK, UNAVAILABLE, UNDECIDED
 from mlp_accel.files import write_json
 from mlp_accel.training.recipes import RECIPES, Recipe
 
@@ -42,20 +44,23 @@ OLDER_ACTIVATIONS = ("tanh", "relu", "sigmoid")
 """Those of the commits that have no harness; they have plain SGD alone."""
 
 
-def ab(
-    base: Annotated[str, typer.Option(metavar="REF", help="The commit to compare with: a branch, a tag or a hash")],
-    backend_list: BackendList = None,
-    threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%",
-    launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10,
-    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100,
-    data: Data = None,
-    hidden: Hidden = None,
-    activation: Activation = None,
-    dtype: DType = None,
-    batch_size: BatchSize = None,
-    optimizer: Optimizer = None,
-    momentum: Momentum = None,
-    weight_decay: WeightDecay = None,
+@dataclass(frozen=True)
+class AbOptions:
+    """The options of ``ab``."""
+
+    base: Annotated[str, typer.Option(metavar="REF", help="The commit to compare with: a branch, a tag or a hash")]
+    backend_list: BackendList = None
+    threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%"
+    launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10
+    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100
+    data: Data = None
+    hidden: Hidden = None
+    activation: Activation = None
+    dtype: DType = None
+    batch_size: BatchSize = None
+    optimizer: Optimizer = None
+    momentum: Momentum = None
+    weight_decay: WeightDecay = None
     path: Annotated[
         str | None,
         typer.Option(
@@ -63,66 +68,60 @@ def ab(
             "[default: $MLP_ACCEL_PATH, else the fastest of each backend]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     thread_option: Annotated[
         int | None,
         typer.Option("--threads", help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else 1, the steadiest]", show_default=False),
-    ] = None,
-    plot: PlotFile = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Is the working tree slower than a commit? Builds both and runs them in turns. Exit 0 no, 1 yes, 4 that cannot be said."""
-    from mlp_accel.bench.environment import environment
-    from mlp_accel.bench.gate import builds
+    ] = None
+    plot: PlotFile = None
+    json_file: JsonFile = None
 
-    limit = _parse_threshold(threshold)
-    _check_counts(launches, rounds)
-    settings = read_settings(
-        RECIPES["default"],
-        hidden,
-        activation=activation,
-        dtype=dtype,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-    )
-    names, source = backends_to_measure(backend_list)
-    named = bool(backend_list or source)
-    path, names, note = find_path(path, names, named)
-    check_outputs(json_file, plot)
+
+@command
+def ab(options: AbOptions) -> None:
+    """Is the working tree slower than a commit? Builds both and runs them in turns. Exit 0 no, 1 yes, 4 that cannot be said."""
+    from mlp_accel.bench.gate import builds
+    from mlp_accel.environment import environment
+
+    limit = _parse_threshold(options.threshold)
+    _check_counts(options.launches, options.rounds)
+    settings = read_settings(RECIPES["default"], options)
+    names, source = backends_to_measure(options.backend_list)
+    named = bool(options.backend_list or source)
+    path, names, note = find_path(options.path, names, named)
+    check_outputs(options.json_file, options.plot)
     config = {
         **{name: getattr(settings, name) for name in SETTINGS},
         **settings.optimizer_settings(),
         "path": path or AUTO,
-        "threads": _thread_count(thread_option),
-        "data": data,
-        "base": base,
+        "threads": _thread_count(options.thread_option),
+        "data": options.data,
+        "base": options.base,
         "threshold": limit,
-        "launches": launches,
-        "rounds": rounds,
+        "launches": options.launches,
+        "rounds": options.rounds,
     }
     root = builds.checkout_root(Path.cwd())
-    commit = builds.resolve(root, base)
+    commit = builds.resolve(root, options.base)
     if not builds.has_file(root, commit, HARNESS):
-        _check_older_base(base, settings)
-    console = output_console(json_file)
-    console.print(f"is the working tree in {root} slower than {base} ({commit[:10]})?")
+        _check_older_base(options.base, settings)
+    console = output_console(options.json_file)
+    console.print(f"is the working tree in {root} slower than {options.base} ({commit[:10]})?")
     if note:
         console.print(note)
     result = {"schema": 1, "environment": environment() | {"base_commit": commit}, "config": config}
     rows = result["results"] = _measure(root, commit, names, config, console.print)
-    if plot:
+    if options.plot:
         from mlp_accel.bench.gate.plot import plot_gate
         from mlp_accel.plots import save_figure
 
-        save_figure(plot_gate(result), plot)
-    if json_file:
-        write_json(json_file, result)
+        save_figure(plot_gate(result), options.plot)
+    if options.json_file:
+        write_json(options.json_file, result)
     for row in rows:
         for line in _lines(row):
             console.print(line)
-    for written in (plot, None if json_file == "-" else json_file):
+    for written in (options.plot, None if options.json_file == "-" else options.json_file):
         if written:
             console.print(f"wrote {written}")
     raise typer.Exit(_exit_code(rows, named))
@@ -131,12 +130,13 @@ def ab(
 def _measure(
     root: Path, commit: str, names: Sequence[str], config: dict[str, Any], listen: Callable[[str], object]
 ) -> list[dict[str, Any]]:
-    """The gate of every backend, in a temporary folder that is gone afterwards."""
+    """The gate of every backend: a row of the result for each. The builds are in a temporary folder that is gone afterwards."""
     from mlp_accel.bench.gate import builds
-    from mlp_accel.bench.gate.launches import run_gate, write_inputs
-    from mlp_accel.bench.gate.paired import INCONCLUSIVE as UNDECIDED
+    from mlp_accel.bench.gate.launches import GateSettings, run_gate, write_inputs
+    from mlp_accel.bench.gate.paired import INCONCLUSIVE
 
     missing = {name: error for name in names if (error := backends.unavailable(name))}
+    settings = GateSettings(config["threshold"], config["launches"], config["rounds"])
     rows = {
         name: {"backend": name, "verdict": "unavailable", "reason": error.reason, "runs": []} for name, error in missing.items()
     }
@@ -155,11 +155,10 @@ def _measure(
             for name in names:
                 if name not in missing:
                     gate = {**config, "backend": name, "inputs": str(inputs)}
-                    settings = {key: config[key] for key in ("threshold", "launches", "rounds")}
-                    rows[name] = run_gate(base, head, gate, **settings, listen=listen)
+                    rows[name] = run_gate(base, head, gate, settings, listen)
         except builds.BuildError as error:
             rows |= {
-                name: {"backend": name, "verdict": UNDECIDED, "reason": f"a build failed: {error}", "runs": []}
+                name: {"backend": name, "verdict": INCONCLUSIVE, "reason": f"a build failed: {error}", "runs": []}
                 for name in names
                 if name not in missing
             }
@@ -181,15 +180,14 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 
 def _exit_code(rows: Sequence[dict[str, Any]], named: bool) -> int:
-    from mlp_accel.bench.gate.paired import INCONCLUSIVE as UNDECIDED
-    from mlp_accel.bench.gate.paired import SLOWER
+    from mlp_accel.bench.gate.paired import INCONCLUSIVE, SLOWER
 
     verdicts = [row["verdict"] for row in rows]
     if SLOWER in verdicts:
         return DIFFERENT
     if "unavailable" in verdicts and (named or set(verdicts) == {"unavailable"}):
         return UNAVAILABLE
-    return INCONCLUSIVE if UNDECIDED in verdicts else OK
+    return UNDECIDED if INCONCLUSIVE in verdicts else OK
 
 
 def _check_older_base(base: str, settings: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""The command mlp-accel: its commands are in `mlp_accel.commands`, one module each."""
+"""The command ``mlp-accel``; its subcommands are the modules beside this one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mlp_accel.cli.ab import ab
 from mlp_accel.cli.bench import bench
 from mlp_accel.cli.compare import compare
 from mlp_accel.cli.doctor import doctor
-from mlp_accel.cli.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.cli.train import train
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
+from mlp_accel.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import discard_output, flush_output
 from mlp_accel.training.history import NonFiniteLossError
 

@@ -1,11 +1,17 @@
-"""The options that the commands share, and what they mean."""
+"""The options that the commands share, each declared once, and what they mean.
+
+A command is a function of one frozen dataclass, whose fields are its options in the order of ``--help``. `command` makes of it what
+typer wants: a function with a parameter for each option.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -18,7 +24,7 @@ from mlp_accel.optimizers import OPTIMIZERS
 from mlp_accel.training.recipes import Recipe
 
 MAX_UNITS = 10_000_000
-"""A wider layer is taken for a slip of the finger."""
+"""A wider layer is taken for a typing error."""
 
 Data = Annotated[
     str | None,
@@ -54,11 +60,40 @@ JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Wr
 PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture: .png, .svg or .pdf")]
 
 
-def read_settings(recipe: Recipe, hidden: str | None, **overrides: Any) -> Recipe:
-    """The recipe with what was given on the command line, checked before anything slow happens."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if hidden is not None:
-        given["hidden"] = parse_numbers(hidden, "--hidden", "layer sizes")
+Options = TypeVar("Options")
+
+
+def command(function: Callable[[Options], None]) -> Callable[..., None]:
+    """`function`, which takes a dataclass of options, as one that takes each of its fields by name."""
+    (parameter,) = inspect.signature(function, eval_str=True).parameters.values()
+    options: Any = parameter.annotation
+    annotations = get_type_hints(options, include_extras=True)
+
+    @wraps(function)
+    def with_parameters(**given: Any) -> None:
+        function(options(**given))
+
+    vars(with_parameters).pop("__wrapped__")  # or its signature would be looked at
+    parameters = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=annotations[each.name],
+        )
+        for each in fields(options)
+    ]
+    vars(with_parameters)["__signature__"] = inspect.Signature(parameters)
+    with_parameters.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_parameters
+
+
+def read_settings(recipe: Recipe, options: object) -> Recipe:
+    """The recipe with those fields that `options` has too and that were given, checked before anything slow happens."""
+    named = {each.name: getattr(options, each.name, None) for each in fields(recipe)}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if "hidden" in given:
+        given["hidden"] = parse_numbers(given["hidden"], "--hidden", "layer sizes")
     settings = replace(recipe, **given)
     for name in ("epochs", "batch_size"):
         if getattr(settings, name) < 1:
@@ -91,7 +126,7 @@ def parse_numbers(text: str, option: str, what: str = "numbers") -> tuple[int, .
 
 
 def backends_to_measure(names: str | None) -> tuple[Sequence[str], str | None]:
-    """Backends, and what restricted them other than the option itself."""
+    """Names of backends; and what restricted them if it was not the option: the environment variable, or None."""
     if names is not None:
         return _chosen(names, ()), None
     name, source = backends.requested_backend()
@@ -99,7 +134,7 @@ def backends_to_measure(names: str | None) -> tuple[Sequence[str], str | None]:
 
 
 def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], str | None]:
-    """Backends and peers, and what restricted the backends other than the option itself."""
+    """Names of backends and peers; and what restricted the backends, as for `backends_to_measure`."""
     every_peer = PEERS if peers else ()
     if names is None:
         chosen, source = backends_to_measure(None)

@@ -13,10 +13,10 @@ import mlp_accel
 from mlp_accel import backends, datasets
 from mlp_accel.backends import threads
 from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE, requested_path
-from mlp_accel.bench.environment import environment
-from mlp_accel.cli.exit_codes import OK, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.doctor.findings import Finding, diagnose
+from mlp_accel.environment import environment
 from mlp_accel.errors import DatasetError, SettingError
+from mlp_accel.exit_codes import OK, UNAVAILABLE, WRONG_USAGE
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "matplotlib", "typer", "rich", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x")
 

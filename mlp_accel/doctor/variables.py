@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from mlp_accel.backends import BACKENDS, backend_class
 from mlp_accel.backends.cupy.paths import base as cupy_paths
 from mlp_accel.backends.paths import AUTO, FORMER_PATH_VARIABLE, LOOP, PATH_VARIABLE, is_gone
-from mlp_accel.bench.environment import ENVIRONMENT_VARIABLES
 from mlp_accel.doctor.finding import Finding
 from mlp_accel.doctor.numba_threading import CHOICES
+from mlp_accel.environment import ENVIRONMENT_VARIABLES
 
 PREFIX = "MLP_ACCEL_"
 

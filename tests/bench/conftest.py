@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
 
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.results import Run, Summary
+
+T = TypeVar("T")
+
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 900)
     x = rng.normal(size=(900, 8)) + 3 * np.eye(3, 8)[y]
     path = tmp_path_factory.mktemp("data") / "clouds.npz"
     np.savez(path, x_train=x[:800], y_train=y[:800], x_test=x[800:], y_test=y[800:])
-    return {
-        "layer_sizes": [8, 6, 3],
-        "activation": "tanh",
-        "gradient": "exact",
-        "dtype": "float32",
-        "batch_size": 16,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": None,
-        "weight_decay": 0.0,
-        "seed": 0,
-        "threads": 1,
-        "path": "loop",
-        "data": str(path),
-        "n_train": 800,
-    }
+    return Config(
+        layer_sizes=(8, 6, 3), batch_size=16, learning_rate=0.1, threads=1, path="loop", data=str(path), n_train=800, epochs=5
+    )
 
 
 @pytest.fixture
-def both(config: dict[str, Any]) -> dict[str, Any]:
+def both(config: Config) -> Config:
     """The same task, for the loop of each backend and its fastest path."""
-    return {**config, "path": None}
+    return replace(config, path=None)
+
+
+def there(value: T | None) -> T:
+    """`value`, which must be there."""
+    assert value is not None
+    return value
+
+
+def times(run: Run) -> Summary:
+    """The epoch times of a run that has some."""
+    assert run.epoch_seconds is not None, run.reason
+    return run.epoch_seconds
 
 
 def worker(behaviour: str) -> list[str]:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_accel.bench.comparison import compare, differences, ratio_interval
-from mlp_accel.bench.result_files import SCHEMA, ResultFileError, read_result
+from mlp_accel.bench.comparison import Comparison, compare, differences, ratio_interval
+from mlp_accel.bench.result_files import SCHEMA, ResultFileError, read_result, result_of
+from tests.bench.conftest import there
 
 RESULT: dict[str, Any] = {
     "schema": SCHEMA,
@@ -41,21 +42,25 @@ def changed(**fields: Any) -> dict[str, Any]:
     return result
 
 
+def compared(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
+    return compare(result_of(a), result_of(b))
+
+
 def test_a_result_is_as_fast_as_itself() -> None:
-    comparison = compare(RESULT, RESULT)
-    numpy, cupy = comparison["results"]
-    assert (numpy["ratio"], numpy["verdict"]) == (1, "no difference seen")
-    assert numpy["interval"][0] < 1 < numpy["interval"][1]
-    assert (cupy["ratio"], cupy["verdict"], cupy["reason"]) == (None, None, "in A and B unavailable: no device")
-    assert not comparison["environment_differences"]
-    assert not comparison["config_differences"]
+    comparison = compared(RESULT, RESULT)
+    numpy, cupy = comparison.results
+    assert (numpy.ratio, numpy.verdict) == (1, "no difference seen")
+    assert there(numpy.interval)[0] < 1 < there(numpy.interval)[1]
+    assert (cupy.ratio, cupy.verdict, cupy.reason) == (None, None, "in A and B unavailable: no device")
+    assert not comparison.environment_differences
+    assert not comparison.config_differences
 
 
 def test_the_slower_one_is_named_whichever_comes_first() -> None:
-    slower, faster = compare(RESULT, changed()), compare(changed(), RESULT)
-    assert slower["results"][0]["ratio"] == pytest.approx(3)
-    assert slower["results"][0]["verdict"] == "B is slower"
-    assert faster["results"][0]["verdict"] == "B is faster"
+    slower, faster = compared(RESULT, changed()), compared(changed(), RESULT)
+    assert slower.results[0].ratio == pytest.approx(3)
+    assert slower.results[0].verdict == "B is slower"
+    assert faster.results[0].verdict == "B is faster"
 
 
 @pytest.mark.parametrize(
@@ -67,48 +72,48 @@ def test_the_slower_one_is_named_whichever_comes_first() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_not_ranked_and_says_so(field: str, value: Any, reason: str) -> None:
-    comparison = compare(RESULT, changed(**{field: value}))
-    assert comparison["not_ranked"].startswith(reason)
-    assert comparison["results"][0]["ratio"] == pytest.approx(3)
-    assert comparison["results"][0]["verdict"] is None
+    comparison = compared(RESULT, changed(**{field: value}))
+    assert (comparison.not_ranked or "").startswith(reason)
+    assert comparison.results[0].ratio == pytest.approx(3)
+    assert comparison.results[0].verdict is None
 
 
 def test_software_and_threads_differ_but_can_be_ranked() -> None:
-    comparison = compare(RESULT, changed(numpy="3.0", variables={"B": "2"}, threads=1, date="tomorrow", load_before=[9]))
-    assert comparison["environment_differences"] == [
+    comparison = compared(RESULT, changed(numpy="3.0", variables={"B": "2"}, threads=1, date="tomorrow", load_before=[9]))
+    assert comparison.environment_differences == (
         ("numpy", "2.0", "3.0"),
         ("variables.A", "1", None),
         ("variables.B", None, "2"),
-    ]
-    assert comparison["config_differences"] == [("threads", 2, 1)]
-    assert comparison["results"][0]["verdict"] == "B is slower"
+    )
+    assert comparison.config_differences == (("threads", 2, 1),)
+    assert comparison.results[0].verdict == "B is slower"
 
 
 def test_an_engine_that_only_one_of_them_has_keeps_its_row() -> None:
     other = copy.deepcopy(RESULT)
     other["results"][0]["name"] = "numba"
-    rows = {row["name"]: row for row in compare(RESULT, other)["results"]}
+    rows = {row.name: row for row in compared(RESULT, other).results}
     assert list(rows) == ["numpy", "cupy", "numba"]
-    assert rows["numpy"]["reason"] == "in B no row"
-    assert rows["numba"]["reason"] == "in A no row"
+    assert rows["numpy"].reason == "in B no row"
+    assert rows["numba"].reason == "in A no row"
 
 
 def test_a_path_is_only_ever_compared_with_itself() -> None:
     other = copy.deepcopy(RESULT)
     other["results"].append({**other["results"][0], "path": "sparse"})
-    rows = {(row["name"], row["path"]): row for row in compare(RESULT, other)["results"]}
+    rows = {(row.name, row.path): row for row in compared(RESULT, other).results}
     assert list(rows) == [("numpy", "loop"), ("cupy", None), ("numpy", "sparse")]
-    assert rows["numpy", "loop"]["ratio"] == 1
-    assert rows["numpy", "sparse"]["reason"] == "in A no row"
+    assert rows["numpy", "loop"].ratio == 1
+    assert rows["numpy", "sparse"].reason == "in A no row"
 
 
 def test_a_few_epochs_have_a_ratio_but_no_verdict() -> None:
     short = changed()
     short["results"][0]["epoch_seconds"]["samples"] = [3.0, 3.1]
-    row = compare(RESULT, short)["results"][0]
-    assert row["ratio"] == pytest.approx(3.05 / 1.1)
-    assert (row["interval"], row["verdict"]) == (None, None)
-    assert "fewer than 5 epochs" in row["reason"]
+    row = compared(RESULT, short).results[0]
+    assert row.ratio == pytest.approx(3.05 / 1.1)
+    assert (row.interval, row.verdict) == (None, None)
+    assert "fewer than 5 epochs" in str(row.reason)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=5, max_size=20), st.lists(st.floats(0.1, 10), min_size=5, max_size=20))

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlp_accel.backends.numpy.backend import NumpyBackend
 from mlp_accel.bench import runs
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine
 from mlp_accel.bench.output.tables import bench_notes, bench_table, sweep_lines
 from mlp_accel.bench.protocol import engines, run_benchmark
-from mlp_accel.bench.result_files import SCHEMA, label
+from mlp_accel.bench.result_files import SCHEMA
+from mlp_accel.bench.results import PassedOver, Run
 from mlp_accel.bench.roofline import run_roofline
 from mlp_accel.bench.sweeps import run_sweep
 from mlp_accel.bench.until import time_to_accuracy
-from tests.bench.conftest import worker
+from tests.bench.conftest import there, worker
 
 QUICK = """
 from mlp_accel.backends.loop import LoopPath
@@ -42,59 +45,59 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     return give
 
 
-def test_the_loop_and_the_fastest_path_are_rows_of_their_own(both: dict[str, Any], quick: Any) -> None:
+def test_the_loop_and_the_fastest_path_are_rows_of_their_own(both: Config, quick: Any) -> None:
     quick("None")
     heard: list[str] = []
-    result = run_benchmark(["numpy", "numpy-handwritten"], both, 5, heard.append)
-    assert result["schema"] == SCHEMA == 2
-    assert [label(row) for row in result["results"]] == ["numpy loop", "numpy quick", "numpy-handwritten"]
-    assert [row["path"] for row in result["results"]] == ["loop", "quick", None]
-    assert [row["status"] for row in result["results"]] == ["ok"] * 3
-    assert result["results"][0]["loss"] == result["results"][1]["loss"]
-    assert result["no_faster_path"] == []
+    result = run_benchmark(["numpy", "numpy-handwritten"], replace(both, epochs=5), heard.append)
+    assert result.schema == SCHEMA == 2
+    assert [row.label for row in result.results] == ["numpy loop", "numpy quick", "numpy-handwritten"]
+    assert [row.path for row in result.results] == ["loop", "quick", None]
+    assert [row.status for row in result.results] == ["ok"] * 3
+    assert result.results[0].loss == result.results[1].loss
+    assert result.no_faster_path == ()
     assert any(line.startswith("numpy quick on cpu") for line in heard)
     table = bench_table(result)
     assert list(table.columns[0].cells) == ["numpy loop", "numpy quick", "numpy-handwritten"]
     assert str(table.columns[4].header) == "× numpy\nloop"
     assert next(iter(table.columns[4].cells)) == "1.00"
-    json.dumps(result, allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_a_backend_that_ends_on_the_loop_has_one_row_and_a_note(both: dict[str, Any], quick: Any) -> None:
+def test_a_backend_that_ends_on_the_loop_has_one_row_and_a_note(both: Config, quick: Any) -> None:
     quick("'the data is dense'")
     heard: list[str] = []
-    result = run_benchmark(["numpy"], both, 1, heard.append)
-    assert [label(row) for row in result["results"]] == ["numpy loop"]
-    assert result["no_faster_path"] == [{"name": "numpy", "passed_over": [["quick", "the data is dense"]]}]
+    result = run_benchmark(["numpy"], replace(both, epochs=1), heard.append)
+    assert [row.label for row in result.results] == ["numpy loop"]
+    assert result.no_faster_path == (PassedOver(name="numpy", passed_over=(("quick", "the data is dense"),)),)
     assert "numpy: no faster path: quick: the data is dense" in bench_notes(result)
 
 
-def test_a_backend_that_cannot_run_has_one_row_without_a_path(both: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_run_has_one_row_without_a_path(both: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = """
 from mlp_accel.errors import BackendUnavailableError
 def init(self, name, config): raise BackendUnavailableError(name, "not installed", "no module", "install it")
-BackendEngine.__init__ = init"""
+BackendWorker.__init__ = init"""
     count = iter(range(100))
     monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(absent) if next(count) == 1 else None, timeout))
-    rows = run_benchmark(["cupy"], both, 1)["results"]
-    assert [(row["name"], row["path"], row["status"]) for row in rows] == [("cupy", None, "unavailable")]
+    rows = run_benchmark(["cupy"], replace(both, epochs=1)).results
+    assert [(row.name, row.path, row.status) for row in rows] == [("cupy", None, "unavailable")]
 
 
-def test_a_path_that_is_named_is_the_only_one_and_the_reference_is_still_the_loop(both: dict[str, Any], quick: Any) -> None:
+def test_a_path_that_is_named_is_the_only_one_and_the_reference_is_still_the_loop(both: Config, quick: Any) -> None:
     quick("None")
-    result = run_benchmark(["numpy"], {**both, "path": "quick"}, 1)
-    assert [label(row) for row in result["results"]] == ["numpy quick"]
-    assert label(result["reference"]) == "numpy loop"
+    result = run_benchmark(["numpy"], replace(both, path="quick", epochs=1))
+    assert [row.label for row in result.results] == ["numpy quick"]
+    assert there(result.reference).label == "numpy loop"
 
 
-def test_a_named_path_that_cannot_train_this_is_refused_with_the_reason(both: dict[str, Any], quick: Any) -> None:
+def test_a_named_path_that_cannot_train_this_is_refused_with_the_reason(both: Config, quick: Any) -> None:
     quick("'the data is dense'")
-    (row,) = run_benchmark(["numpy"], {**both, "path": "quick"}, 1)["results"]
-    assert (row["path"], row["status"], row["refused"]) == ("quick", "failed", True)
-    assert "the data is dense" in row["reason"]
+    (row,) = run_benchmark(["numpy"], replace(both, path="quick", epochs=1)).results
+    assert (row.path, row.status, row.refused) == ("quick", "failed", True)
+    assert "the data is dense" in str(row.reason)
 
 
-def test_a_row_says_which_paths_were_passed_over(both: dict[str, Any], quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_says_which_paths_were_passed_over(both: Config, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = (
         QUICK.format("None")
         + """
@@ -106,36 +109,36 @@ NumpyBackend.paths = property(lambda self: (BestPath(self), QuickPath(self)))"""
     )
     quick("None")
     monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(slow), timeout))
-    result = run_benchmark(["numpy"], both, 1)
-    assert result["results"][1]["passed_over"] == [["best", "no room"]]
+    result = run_benchmark(["numpy"], replace(both, epochs=1))
+    assert result.results[1].passed_over == (("best", "no room"),)
     assert "numpy quick: not best: no room" in bench_notes(result)
 
 
-def test_a_sweep_knows_engines_by_name_and_path(both: dict[str, Any], quick: Any) -> None:
+def test_a_sweep_knows_engines_by_name_and_path(both: Config, quick: Any) -> None:
     quick("None if task.batch_size < 40 else 'batches are large'")
-    sweep = run_sweep(["numpy"], both, 1, "batch_size", [16, 40])
-    small, large = sweep["cells"]
-    assert [label(row) for row in small["results"]] == ["numpy loop", "numpy quick"]
-    assert [label(row) for row in large["results"]] == ["numpy loop"]
+    sweep = run_sweep(["numpy"], replace(both, epochs=1), "batch_size", [16, 40])
+    small, large = sweep.cells
+    assert [row.label for row in small.results] == ["numpy loop", "numpy quick"]
+    assert [row.label for row in large.results] == ["numpy loop"]
     assert sweep_lines(sweep)[0] == "batch size 40: numpy: no faster path: quick: batches are large"
 
 
-def test_the_race_to_an_accuracy_is_run_by_the_same_paths(both: dict[str, Any], quick: Any) -> None:
+def test_the_race_to_an_accuracy_is_run_by_the_same_paths(both: Config, quick: Any) -> None:
     quick("None")
-    rows = [{"name": "numpy", "kind": "backend", "path": path, "status": "ok", "reason": None} for path in ("loop", "quick")]
+    rows = [Run(name="numpy", path=path, status="ok") for path in ("loop", "quick")]
     heard: list[str] = []
-    found = time_to_accuracy(rows, both, 0.5, heard.append)["results"]
-    assert [(label(row), row["status"]) for row in found] == [("numpy loop", "ok"), ("numpy quick", "ok")]
-    assert found[0]["epochs"] == found[1]["epochs"]
+    found = time_to_accuracy(rows, both, 0.5, heard.append).results
+    assert [(row.label, row.status) for row in found] == [("numpy loop", "ok"), ("numpy quick", "ok")]
+    assert found[0].epochs == found[1].epochs
     assert "numpy quick on cpu" in "".join(heard)
 
 
-def test_the_roofline_is_that_of_the_loop_and_each_backend_has_one(both: dict[str, Any], quick: Any) -> None:
+def test_the_roofline_is_that_of_the_loop_and_each_backend_has_one(both: Config, quick: Any) -> None:
     quick("None")
-    rows = [{"name": "numpy", "kind": "backend", "path": path, "status": "ok"} for path in ("loop", "quick")]
-    found = run_roofline(rows, {**both, "layer_sizes": [8, 6, 3]})
-    assert [label(entry) for entry in found] == ["numpy loop"]
-    assert [op["op"] for op in found[0]["ops"]] == ["minibatch", "dense", "classify", "hidden_delta", "update"]
+    rows = [Run(name="numpy", path=path, status="ok") for path in ("loop", "quick")]
+    found = run_roofline(rows, replace(both, layer_sizes=(8, 6, 3)))
+    assert [entry.label for entry in found] == ["numpy loop"]
+    assert [op.op for op in found[0].ops] == ["minibatch", "dense", "classify", "hidden_delta", "update"]
 
 
 def test_listing_the_engines_of_all_backends_imports_none_of_their_libraries() -> None:
@@ -155,14 +158,18 @@ def test_the_reference_is_added_where_it_is_missing() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam", "adamw"])
-def test_other_optimizers_are_measured_and_checked_and_peers_say_that_they_have_none(both: dict[str, Any], optimizer: str) -> None:
-    rule = {"optimizer": optimizer, "momentum": 0.9 if optimizer in ("momentum", "nesterov") else None, "weight_decay": 0.01}
-    result = run_benchmark(["numba", "numpy", "numpy-handwritten"], {**both, **rule, "learning_rate": 0.005}, 1)
-    *ours, peer = result["results"]
-    assert {row["name"] for row in ours} == {"numba", "numpy"}
+def test_other_optimizers_are_measured_and_checked_and_peers_say_that_they_have_none(both: Config, optimizer: str) -> None:
+    rule: dict[str, Any] = {
+        "optimizer": optimizer,
+        "momentum": 0.9 if optimizer in ("momentum", "nesterov") else None,
+        "weight_decay": 0.01,
+    }
+    result = run_benchmark(["numba", "numpy", "numpy-handwritten"], replace(both, **rule, learning_rate=0.005, epochs=1))
+    *ours, peer = result.results
+    assert {row.name for row in ours} == {"numba", "numpy"}
     for row in ours:
-        assert row["status"] in ("ok", "unavailable"), row["reason"]
-    assert (peer["status"], peer["reason"]) == (
+        assert row.status in ("ok", "unavailable"), row.reason
+    assert (peer.status, peer.reason) == (
         "unavailable",
         "it trains with plain SGD only: no other optimizer, and no weight decay",
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mlp_accel.bench import environment as module
+from mlp_accel import environment as module
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.libraries import loaded_libraries
-from mlp_accel.bench.environment import environment, frequency_governor, gpus, simd_bits
 from mlp_accel.bench.protocol import run_benchmark
+from mlp_accel.environment import environment, frequency_governor, gpus, simd_bits
+from tests.bench.conftest import there
 
 
 def test_it_names_what_a_time_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,24 +55,22 @@ def test_gpus_are_those_that_the_driver_names(tmp_path: Path, monkeypatch: pytes
     assert gpus() == []
 
 
-def test_the_worker_says_what_it_computes_with(config: dict[str, object]) -> None:
+def test_the_worker_says_what_it_computes_with(config: Config) -> None:
     """With the compiled kernels on disk by then, a second process takes them from there."""
     for _ in range(2):
-        (row,) = run_benchmark(["numba"], config, 1)["results"]
-    assert row["llvm_target"]
-    assert any("openblas" in pool or "mkl" in pool for pool in row["thread_pools"])
-    assert row["versions"]["numba_threading_layer"]
-    assert row["compiled_code"] == "from the cache"
-    (row,) = run_benchmark(["numpy"], config, 1)["results"]
-    assert (row["llvm_target"], row["compiled_code"]) == (None, None)
+        (row,) = run_benchmark(["numba"], replace(config, epochs=1)).results
+    assert row.llvm_target
+    assert any("openblas" in pool or "mkl" in pool for pool in there(row.thread_pools))
+    assert there(row.versions)["numba_threading_layer"]
+    assert row.compiled_code == "from the cache"
+    (row,) = run_benchmark(["numpy"], replace(config, epochs=1)).results
+    assert (row.llvm_target, row.compiled_code) == (None, None)
 
 
-def test_code_that_is_compiled_now_is_said_to_be(
-    config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_is_compiled_now_is_said_to_be(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    (row,) = run_benchmark(["numba"], config, 1)["results"]
-    assert row["compiled_code"] == "compiled now"
+    (row,) = run_benchmark(["numba"], replace(config, epochs=1)).results
+    assert row.compiled_code == "compiled now"
 
 
 def test_libraries_are_reported_in_types_that_json_knows() -> None:

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from mlp_accel.bench.output.figures import panels, plot_bench
 from mlp_accel.bench.output.html import report, write_report
+from mlp_accel.bench.result_files import result_of
 from mlp_accel.plots import save_figure
 
 SECONDS = {"median": 0.2, "min": 0.1, "q1": 0.15, "q3": 0.3, "samples": [0.1, 0.2, 0.4]}
@@ -71,7 +72,7 @@ def plain() -> dict[str, Any]:
 
 
 def test_bars_have_quartiles_and_samples_and_a_reason_where_there_is_no_time() -> None:
-    bars, *curves = plot_bench(plain()).axes
+    bars, *curves = plot_bench(result_of(plain())).axes
     assert [patch.get_width() for patch in bars.patches if isinstance(patch, Rectangle)] == [0.2, 0.2]
     points = [np.asarray(line.get_xdata()).tolist() for line in bars.lines if line.get_marker() == "o"]
     assert points == [SECONDS["samples"]] * 2
@@ -85,9 +86,9 @@ def test_bars_have_quartiles_and_samples_and_a_reason_where_there_is_no_time() -
 
 
 def test_every_part_of_a_result_has_its_panel() -> None:
-    assert len(panels(plain())) == 2
-    assert len(panels(result())) == 5
-    sweep = plot_bench(result()).axes[3]
+    assert len(panels(result_of(plain()))) == 2
+    assert len(panels(result_of(result()))) == 5
+    sweep = plot_bench(result_of(result())).axes[3]
     assert (sweep.get_xscale(), sweep.get_yscale()) == ("log", "log")
     rings = [line for line in sweep.lines if line.get_markerfacecolor() == "none"]
     assert [np.asarray(ring.get_xdata()).tolist() for ring in rings] == [[60.0]]
@@ -98,18 +99,18 @@ def test_an_engine_that_only_some_values_of_a_sweep_have_is_drawn_there_in_a_col
     cells = changed["sweeps"][0]["cells"]
     cells[0] = {"value": 32, "results": [*cells[0]["results"], row("numpy", path="sparse")]}
     cells[1] = {**cells[1], "no_faster_path": [{"name": "numpy", "passed_over": [["sparse", "the data is <dense>"]]}]}
-    sweep = plot_bench(changed).axes[3]
+    sweep = plot_bench(result_of(changed)).axes[3]
     lines: dict[str, Any] = {str(line.get_label()): line for line in sweep.lines}
     assert np.asarray(lines["numpy sparse"].get_xdata()).tolist() == [32]
     assert np.asarray(lines["numpy loop"].get_xdata()).tolist() == [32, 128]
     assert lines["numpy sparse"].get_color() not in (lines["numpy loop"].get_color(), lines["jax"].get_color())
-    assert "batch size 128: numpy: no faster path: sparse: the data is &lt;dense&gt;" in report(changed)
+    assert "batch size 128: numpy: no faster path: sparse: the data is &lt;dense&gt;" in report(result_of(changed))
 
 
 def test_the_report_says_which_paths_were_not_taken() -> None:
     changed = result(no_faster_path=[{"name": "numba", "passed_over": [["sparse", "the data is dense"]]}])
     changed["results"][0] = row("cupy", path="graph", passed_over=[["cluster", "no room"]])
-    page = report(changed)
+    page = report(result_of(changed))
     assert "numba: no faster path: sparse: the data is dense" in page
     assert "cupy graph: not cluster: no room" in page
 
@@ -117,9 +118,9 @@ def test_the_report_says_which_paths_were_not_taken() -> None:
 def test_a_benchmark_without_any_time_can_be_drawn(tmp_path: Path) -> None:
     empty = plain()
     empty["results"] = empty["results"][2:]
-    save_figure(plot_bench(empty), tmp_path / "a.png")
+    save_figure(plot_bench(result_of(empty)), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
-    assert "no &lt;device&gt;" in report(empty)
+    assert "no &lt;device&gt;" in report(result_of(empty))
 
 
 class Checker(HTMLParser):
@@ -150,7 +151,7 @@ class Checker(HTMLParser):
 
 
 def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
-    write_report(result(), tmp_path / "r.html")
+    write_report(result_of(result()), tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     checker = Checker()
     checker.feed(page)
@@ -163,7 +164,7 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_the_report_fits_a_phone() -> None:
-    page = report(result())
+    page = report(result_of(result()))
     assert 'name="viewport" content="width=device-width' in page
     for tag in re.findall(r"<table", page):
         assert f'<div class="wide">{tag}' in page
@@ -173,12 +174,12 @@ def test_the_report_fits_a_phone() -> None:
 
 
 def test_two_figures_of_a_page_never_share_a_name() -> None:
-    ids = re.findall(r' id="(p[0-9a-f]+)"', report(result()))
+    ids = re.findall(r' id="(p[0-9a-f]+)"', report(result_of(result())))
     assert len(ids) == len(set(ids)) > 0
 
 
 @pytest.mark.parametrize(("change", "words"), [({"interrupted": True}, "Interrupted"), ({}, "")])
 def test_what_must_be_said_beside_the_figures_is_said(change: dict[str, Any], words: str) -> None:
-    page = report(result(**change))
+    page = report(result_of(result(**change)))
     assert words in page
     assert ("Interrupted" in page) == bool(change)

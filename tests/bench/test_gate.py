@@ -17,7 +17,7 @@ from mlp_accel import harness
 from mlp_accel.bench.gate import builds
 from mlp_accel.bench.gate import launches as gate
 from mlp_accel.bench.gate import worker as gate_worker
-from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, Launch, LaunchError, run_gate, run_launch, write_inputs
+from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, GateSettings, Launch, LaunchError, run_gate, run_launch, write_inputs
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER
 from mlp_accel.bench.gate.plot import plot_gate
 
@@ -93,7 +93,7 @@ def test_a_build_that_fails_or_computes_something_else_is_inconclusive_with_the_
 ) -> None:
     with pytest.raises(LaunchError, match=reason):
         run_launch({BASE: build, HEAD: copy_package(tmp_path, planted)}, config, 1, random.Random(0))
-    result = run_gate(build, tmp_path, config, threshold=0.03, launches=7, rounds=6)
+    result = run_gate(build, tmp_path, config, GateSettings(threshold=0.03, launches=7, rounds=6))
     assert (result["verdict"], result["runs"]) == (INCONCLUSIVE, [])
     assert result["reason"].startswith("a run failed: head")
 
@@ -205,7 +205,7 @@ Trainer.epoch, time.perf_counter = epoch, lambda: _ticks[0]"""
 def test_a_build_that_takes_longer_is_slower(config: dict[str, Any], tmp_path: Path) -> None:
     base, slow = (copy_package(tmp_path / str(cost), COST.format(cost)) for cost in (1.0, 1.05))
     heard: list[str] = []
-    result = run_gate(base, slow, config, threshold=0.03, launches=7, rounds=6, listen=heard.append)
+    result = run_gate(base, slow, config, GateSettings(threshold=0.03, launches=7, rounds=6), listen=heard.append)
     assert result["verdict"] == SLOWER, result["reason"]
     first, second = result["runs"]
     assert first["change"] == pytest.approx(0.05)
@@ -243,7 +243,7 @@ def invented_launches(monkeypatch: pytest.MonkeyPatch, *runs: tuple[float, float
 )
 def test_suspicion_has_a_second_run(monkeypatch: pytest.MonkeyPatch, runs: list[tuple[float, float]], verdict: str) -> None:
     invented_launches(monkeypatch, *runs)
-    result = run_gate(Path("a"), Path("b"), {"backend": "numpy", "seed": 0}, threshold=0.03)
+    result = run_gate(Path("a"), Path("b"), {"backend": "numpy", "seed": 0}, GateSettings(threshold=0.03))
     assert result["verdict"] == verdict
     assert len(result["runs"]) == len(runs)
     environment = {"cpu": "a CPU", "date": "2026-01-01T00:00:00"}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from mlp_accel.bench import runs
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine
 from mlp_accel.bench.protocol import run_benchmark
-from tests.bench.conftest import worker
+from tests.bench.conftest import times, worker
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
@@ -22,8 +23,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
 
 NOT_SYNCHRONISED = """
 import threading
-honest_load, honest_epoch, honest_params = BackendEngine.load, BackendEngine.epoch, BackendEngine.params
-BackendEngine.pending = None
+honest_load, honest_epoch, honest_params = BackendWorker.load, BackendWorker.epoch, BackendWorker.params
+BackendWorker.pending = None
 def load(self):  # the true losses are known beforehand, so that only the time is a lie
     answer = honest_load(self)
     self.known = [honest_epoch(self) for _ in range(10)]
@@ -35,14 +36,14 @@ def epoch(self):
     self.pending.start()
     time.sleep(0.2)
     return self.known.pop(0)
-BackendEngine.load, BackendEngine.epoch = load, epoch"""
+BackendWorker.load, BackendWorker.epoch = load, epoch"""
 
 LIES = {
     "half of the data": """
-original = BackendEngine._trainer
+original = BackendWorker._trainer
 def half(self, x, y, *factor):
     return original(self, x[: len(x) // 2], y[: len(y) // 2]) if len(x) == 800 else original(self, x, y, *factor)
-BackendEngine._trainer = half""",
+BackendWorker._trainer = half""",
     "a wrong gradient": """
 from mlp_accel.backends.numpy.backend import NumpyBackend
 original = NumpyBackend.update
@@ -54,92 +55,90 @@ def wrong(self, params, *arguments):
 NumpyBackend.update = wrong""",
     "half of the data, but only after the first epoch": """
 import numpy as np
-original = BackendEngine.epoch
+original = BackendWorker.epoch
 def lazy(self):
     answer = original(self)
     trainer = self.trainer
     trainer.x, trainer._orders = trainer.x[:400], np.arange(400)[None]
     return answer
-BackendEngine.epoch = lazy""",
+BackendWorker.epoch = lazy""",
     "not synchronised": NOT_SYNCHRONISED
     + """
 def params(self):  # as a device does that is asked for a result
     if self.pending:
         self.pending.join()
     return honest_params(self)
-BackendEngine.params = params""",
+BackendWorker.params = params""",
     "not synchronised, and not waiting when it is read": NOT_SYNCHRONISED,
     "no training at all": """
-BackendEngine.epoch = lambda self: (1.0, 0.5)""",
+BackendWorker.epoch = lambda self: (1.0, 0.5)""",
     "a loss that is not a number": """
-BackendEngine.epoch = lambda self: (float("nan"), 0.5)""",
+BackendWorker.epoch = lambda self: (float("nan"), 0.5)""",
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_wrong_result_is_a_mismatch_and_never_a_time(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], lie: str) -> None:
+def test_a_wrong_result_is_a_mismatch_and_never_a_time(monkeypatch: pytest.MonkeyPatch, config: Config, lie: str) -> None:
     plant(monkeypatch, LIES[lie] + AS_NUMPY)
-    result = run_benchmark(["numpy", "numba"], config, 2)
-    honest, liar = result["results"]
-    assert honest["status"] == "ok", honest["reason"]
-    assert liar["status"] == "mismatch", liar
-    assert "synchronised" not in lie or "clock had stopped" in liar["reason"] or "clock stopped" in liar["reason"]
-    assert liar["reason"]
-    assert liar["epoch_seconds"] is None
-    assert liar["cold_start_seconds"] is None
-    json.dumps(result, allow_nan=False)
+    result = run_benchmark(["numpy", "numba"], replace(config, epochs=2))
+    honest, liar = result.results
+    assert honest.status == "ok", honest.reason
+    assert liar.status == "mismatch", liar
+    assert "synchronised" not in lie or "clock had stopped" in str(liar.reason) or "clock stopped" in str(liar.reason)
+    assert liar.reason
+    assert liar.epoch_seconds is None
+    assert liar.cold_start_seconds is None
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 AS_NUMPY = """
-init = BackendEngine.__init__
-BackendEngine.__init__ = lambda self, name, config: init(self, "numpy", config)"""
+init = BackendWorker.__init__
+BackendWorker.__init__ = lambda self, name, config: init(self, "numpy", config)"""
 """The planted worker computes with NumPy, whatever it is called: it starts faster."""
 
 
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        ("import ctypes\nBackendEngine.epoch = lambda self: ctypes.string_at(0)", "SIGSEGV"),
-        ("import os\nBackendEngine.epoch = lambda self: os._exit(7)", "exit status 7"),
+        ("import ctypes\nBackendWorker.epoch = lambda self: ctypes.string_at(0)", "SIGSEGV"),
+        ("import os\nBackendWorker.epoch = lambda self: os._exit(7)", "exit status 7"),
         (
-            "def epoch(self): raise MemoryError('no room for 3 TiB')\nBackendEngine.epoch = epoch",
+            "def epoch(self): raise MemoryError('no room for 3 TiB')\nBackendWorker.epoch = epoch",
             "out of memory: no room for 3 TiB",
         ),
         ("import sys\nsys.exit('cannot even start')", "cannot even start"),
     ],
 )
-def test_a_crash_costs_only_its_own_row(
-    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], behaviour: str, reason: str
-) -> None:
+def test_a_crash_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config: Config, behaviour: str, reason: str) -> None:
     plant(monkeypatch, behaviour + AS_NUMPY)
-    honest, broken = run_benchmark(["numpy", "numba"], config, 2)["results"]
-    assert honest["status"] == "ok"
-    assert broken["status"] == "failed"
-    assert reason in broken["reason"]
-    assert broken["epoch_seconds"] is None
+    honest, broken = run_benchmark(["numpy", "numba"], replace(config, epochs=2)).results
+    assert honest.status == "ok"
+    assert broken.status == "failed"
+    assert reason in str(broken.reason)
+    assert broken.epoch_seconds is None
 
 
-def test_without_the_reference_nothing_is_called_right(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+def test_without_the_reference_nothing_is_called_right(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     count = iter(range(100))
     monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker("import sys\nsys.exit(1)") if next(count) == 0 else None))
-    reference, other = run_benchmark(["numpy", "numba"], config, 1)["results"]
-    assert reference["status"] == "failed"
-    assert other["status"] == "mismatch"
-    assert "the reference (numpy loop) has failed" in other["reason"]
+    reference, other = run_benchmark(["numpy", "numba"], replace(config, epochs=1)).results
+    assert reference.status == "failed"
+    assert other.status == "mismatch"
+    assert "the reference (numpy loop) has failed" in str(other.reason)
 
 
-def test_a_training_that_carries_rounding_errors_away_is_called_unstable(config: dict[str, Any]) -> None:
-    unstable = {**config, "learning_rate": 300.0, "activation": "sigmoid", "layer_sizes": [8, 64, 64, 3]}
-    rows = run_benchmark(["numpy", "numba"], unstable, 1)["results"]
-    assert rows[1]["status"] == "mismatch"
-    assert "the training is unstable at learning rate 300" in rows[1]["reason"]
+def test_a_training_that_carries_rounding_errors_away_is_called_unstable(config: Config) -> None:
+    unstable = replace(config, learning_rate=300.0, activation="sigmoid", layer_sizes=(8, 64, 64, 3))
+    rows = run_benchmark(["numpy", "numba"], replace(unstable, epochs=1)).results
+    assert rows[1].status == "mismatch"
+    assert "the training is unstable at learning rate 300" in str(rows[1].reason)
 
 
-def test_a_wrong_gradient_is_not_blamed_on_the_training(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+def test_a_wrong_gradient_is_not_blamed_on_the_training(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     plant(monkeypatch, LIES["a wrong gradient"] + AS_NUMPY)
-    reason = run_benchmark(["numpy", "numba"], config, 1)["results"][1]["reason"]
-    assert "differ from the reference" in reason
-    assert "unstable" not in reason
+    reason = run_benchmark(["numpy", "numba"], replace(config, epochs=1)).results[1].reason
+    assert "differ from the reference" in str(reason)
+    assert "unstable" not in str(reason)
 
 
 @pytest.mark.parametrize(
@@ -150,36 +149,34 @@ def test_a_wrong_gradient_is_not_blamed_on_the_training(monkeypatch: pytest.Monk
         ("error = MemoryError('no room')", "out of memory: no room"),
     ],
 )
-def test_what_the_user_can_mend_is_told_apart(
-    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], exception: str, words: str
-) -> None:
-    plant(monkeypatch, f"{exception}\ndef load(self): raise error\nBackendEngine.load = load{AS_NUMPY}")
-    honest, refused = run_benchmark(["numpy", "numba"], config, 1)["results"]
-    assert honest["status"] == "ok"
-    assert (refused["status"], refused["refused"]) == ("failed", True)
-    assert words in refused["reason"]
+def test_what_the_user_can_fix_is_told_apart(monkeypatch: pytest.MonkeyPatch, config: Config, exception: str, words: str) -> None:
+    plant(monkeypatch, f"{exception}\ndef load(self): raise error\nBackendWorker.load = load{AS_NUMPY}")
+    honest, refused = run_benchmark(["numpy", "numba"], replace(config, epochs=1)).results
+    assert honest.status == "ok"
+    assert (refused.status, refused.refused) == ("failed", True)
+    assert words in str(refused.reason)
 
 
-def test_a_backend_that_hangs_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
-    plant(monkeypatch, "BackendEngine.epoch = lambda self: time.sleep(1000)" + AS_NUMPY)
-    honest, hung = run_benchmark(["numpy", "numba"], config, 2, timeout=8)["results"]
-    assert honest["status"] == "ok"
-    assert len(honest["epoch_seconds"]["samples"]) == 2
-    assert (hung["status"], hung["reason"]) == ("failed", "no answer to 'epoch' within 8 s")
+def test_a_backend_that_hangs_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    plant(monkeypatch, "BackendWorker.epoch = lambda self: time.sleep(1000)" + AS_NUMPY)
+    honest, hung = run_benchmark(["numpy", "numba"], replace(config, epochs=2), timeout=8).results
+    assert honest.status == "ok"
+    assert len(times(honest).samples) == 2
+    assert (hung.status, hung.reason) == ("failed", "no answer to 'epoch' within 8 s")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process can be limited on Linux")
-def test_a_backend_that_runs_out_of_memory_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+def test_a_backend_that_runs_out_of_memory_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     hungry = """
 import resource
-original = BackendEngine.epoch
+original = BackendWorker.epoch
 def epoch(self):
     resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
     self.hoard = np.ones(2**32)
     return original(self)
-BackendEngine.epoch = epoch"""
+BackendWorker.epoch = epoch"""
     plant(monkeypatch, "import numpy as np" + hungry + AS_NUMPY)
-    honest, starved = run_benchmark(["numpy", "numba"], config, 1)["results"]
-    assert honest["status"] == "ok"
-    assert (starved["status"], starved["refused"]) == ("failed", True)
-    assert "out of memory: Unable to allocate 32.0 GiB" in starved["reason"]
+    honest, starved = run_benchmark(["numpy", "numba"], replace(config, epochs=1)).results
+    assert honest.status == "ok"
+    assert (starved.status, starved.refused) == ("failed", True)
+    assert "out of memory: Unable to allocate 32.0 GiB" in str(starved.reason)

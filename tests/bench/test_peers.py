@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 
 from mlp_accel import get_backend, init_params, load
 from mlp_accel.backends.threads import available_cores
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.peers import PEERS, peer_class
 from mlp_accel.bench.engines.peers.base import Peer
 from mlp_accel.bench.protocol import run_benchmark
 from mlp_accel.datasets import Dataset
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.training.trainer import Trainer
+from tests.bench.conftest import there, times
 
 N = 150
 
@@ -33,24 +36,18 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(path)
 
 
-def settings(data: Dataset, **changes: Any) -> dict[str, Any]:
-    config = {
-        "layer_sizes": [8, 6, 3],
-        "activation": "tanh",
-        "gradient": "exact",
-        "dtype": "float64",
-        "batch_size": 16,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": None,
-        "weight_decay": 0.0,
-        "seed": 0,
-        "threads": available_cores(),  # fewer would change the affinity of the process that runs the tests
-        "path": "loop",
-        "data": data.name,
-        "n_train": len(data.x_train),
-    }
-    return config | changes
+def settings(data: Dataset, **changes: Any) -> Config:
+    config = Config(
+        layer_sizes=(8, 6, 3),
+        dtype="float64",
+        batch_size=16,
+        learning_rate=0.1,
+        threads=available_cores(),  # fewer would change the affinity of the process that runs the tests
+        path="loop",
+        data=data.name,
+        n_train=len(data.x_train),
+    )
+    return replace(config, **changes)
 
 
 @pytest.fixture(params=PEERS)
@@ -67,7 +64,7 @@ def _missing(name: str) -> str | None:
     return next((module for module in modules if importlib.util.find_spec(module.partition(".")[0]) is None), None)
 
 
-def make(name: str, config: dict[str, Any]) -> Peer:
+def make(name: str, config: Config) -> Peer:
     try:
         return peer_class(name)(config)
     except PeerUnavailableError as error:
@@ -168,15 +165,15 @@ def test_in_the_benchmark_peers_take_turns_with_backends_and_are_checked(clouds:
     """In worker processes, limited to one thread."""
     names = [name for name in PEERS if _missing(name) is None]
     config = settings(clouds, dtype="float32", threads=1, learning_rate=0.01)
-    reference, *peers = run_benchmark(["numpy", *names], config, 2)["results"]
+    reference, *peers = run_benchmark(["numpy", *names], replace(config, epochs=2)).results
     for peer in peers:
-        assert (peer["kind"], peer["status"]) == ("peer", "ok"), peer["reason"]
-        assert (peer["device"], peer["path"]) == ("cpu", None)
-        assert peer["form"] == peer_class(peer["name"]).form
-        assert peer["versions"]
-        assert len(peer["epoch_seconds"]["samples"]) == 2
-        assert peer["loss"][0] == pytest.approx(reference["loss"][0], rel=0.05)
-        assert peer["cores_used"] > 0
+        assert (peer.kind, peer.status) == ("peer", "ok"), peer.reason
+        assert (peer.device, peer.path) == ("cpu", None)
+        assert peer.form == peer_class(peer.name).form
+        assert peer.versions
+        assert len(times(peer).samples) == 2
+        assert peer.loss[0] == pytest.approx(reference.loss[0], rel=0.05)
+        assert there(peer.cores_used) > 0
 
 
 THREADS = """
@@ -195,6 +192,6 @@ print(max(pools))
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to list threads from")
 def test_one_thread_means_one(clouds: Dataset, peer_name: str) -> None:
-    command = [sys.executable, "-c", THREADS, peer_name, repr(settings(clouds, threads=1))]
+    command = [sys.executable, "-c", THREADS, peer_name, repr(settings(clouds, threads=1).to_dict())]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout == "1\n", result.stderr

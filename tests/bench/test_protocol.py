@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,36 +15,37 @@ import pytest
 
 from mlp_accel.bench import runs
 from mlp_accel.bench.checks import more_cores
+from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.protocol import run_benchmark
 from mlp_accel.bench.runs import summary
-from tests.bench.conftest import worker
+from tests.bench.conftest import there, times, worker
 
 
-def test_the_reference_runs_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
+def test_the_reference_runs_even_if_it_is_not_shown(config: Config) -> None:
     heard: list[str] = []
-    result = run_benchmark(["numba"], config, 2, heard.append)
-    assert [(row["name"], row["path"]) for row in result["results"]] == [("numba", "loop")]
+    result = run_benchmark(["numba"], replace(config, epochs=2), heard.append)
+    assert [(row.name, row.path) for row in result.results] == [("numba", "loop")]
     assert any("numpy loop" in line for line in heard)
 
 
-def test_a_right_result_has_all_its_times(config: dict[str, Any]) -> None:
-    result = run_benchmark(["numpy"], config, 6)
-    (row,) = result["results"]
-    assert (row["status"], row["reason"], row["kind"]) == ("ok", None, "backend")
-    assert (row["name"], row["path"], row["passed_over"]) == ("numpy", "loop", [])
-    assert len(row["epoch_seconds"]["samples"]) == 6
-    assert len(row["loss"]) == 7
-    assert row["loss"][-1] < row["loss"][0]
-    assert row["cold_start_seconds"] > 0
-    assert row["transfer_seconds"] >= 0
-    assert row["train_accuracy"] > 0.9
-    assert row["test_accuracy"] > 0.9
-    json.dumps(result, allow_nan=False)
+def test_a_right_result_has_all_its_times(config: Config) -> None:
+    result = run_benchmark(["numpy"], replace(config, epochs=6))
+    (row,) = result.results
+    assert (row.status, row.reason, row.kind) == ("ok", None, "backend")
+    assert (row.name, row.path, row.passed_over) == ("numpy", "loop", ())
+    assert len(times(row).samples) == 6
+    assert len(row.loss) == 7
+    assert there(row.loss[-1]) < there(row.loss[0])
+    assert there(row.cold_start_seconds) > 0
+    assert there(row.transfer_seconds) >= 0
+    assert there(row.train_accuracy) > 0.9
+    assert there(row.test_accuracy) > 0.9
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_a_worker_that_hangs_is_given_up() -> None:
-    engine = Engine(worker("BackendEngine.__init__ = lambda self, name, config: time.sleep(100)"), timeout=0.5)
+    engine = Engine(worker("BackendWorker.__init__ = lambda self, name, config: time.sleep(100)"), timeout=0.5)
     try:
         with pytest.raises(EngineError, match=r"no answer to 'create' within 0\.5 s"):
             engine.call("create", "backend", "numpy", {})
@@ -56,13 +58,13 @@ import os
 def noisy(self, name, config):
     print("from a library", flush=True)
     os.system("echo from a child process")
-BackendEngine.__init__ = noisy"""
+BackendWorker.__init__ = noisy"""
 
 
-def test_what_a_library_prints_is_no_answer(config: dict[str, Any]) -> None:
+def test_what_a_library_prints_is_no_answer(config: Config) -> None:
     engine = Engine(worker(NOISY))
     try:
-        assert engine.call("create", "backend", "numpy", config) == {}
+        assert engine.call("create", "backend", "numpy", config.to_dict()) == {}
     finally:
         engine.close()
 
@@ -73,11 +75,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to read CPU times from")
-def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: dict[str, Any]) -> None:
+def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: Config) -> None:
     spin = "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
     engine = Engine(worker(spin))
     try:
-        engine.call("create", "backend", "numpy", config)
+        engine.call("create", "backend", "numpy", config.to_dict())
         before = cpu_seconds(engine._process.pid)
         time.sleep(0.5)
         assert cpu_seconds(engine._process.pid) - before < 0.1
@@ -86,12 +88,12 @@ def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: d
         engine.close()
 
 
-def test_workers_do_not_outlive_a_benchmark_that_is_killed(config: dict[str, Any]) -> None:
+def test_workers_do_not_outlive_a_benchmark_that_is_killed(config: Config) -> None:
     code = f"""
 import os, time
 from mlp_accel.bench.engines.engine import Engine
 engine = Engine()
-engine.call("create", "backend", "numpy", {config!r})
+engine.call("create", "backend", "numpy", {config.to_dict()!r})
 print(engine._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -128,14 +130,12 @@ class Recorder(Engine):
         return answer
 
 
-def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
-    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
-) -> None:
+def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     Recorder.asked.clear()
     monkeypatch.setattr(runs, "Engine", Recorder)
     names = ["numpy", "numpy-handwritten", "notebook"]
-    result = run_benchmark(names, config, 5)
-    assert [row["status"] for row in result["results"]] == ["ok"] * 3
+    result = run_benchmark(names, replace(config, epochs=5))
+    assert [row.status for row in result.results] == ["ok"] * 3
     epochs = [name for name, command, _ in Recorder.asked if command == "epoch"]
     rounds = [epochs[start : start + 3] for start in range(0, len(epochs), 3)]
     assert len(rounds) == 6, "one to warm up and five"
@@ -143,26 +143,26 @@ def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(
     assert [turn[0] for turn in rounds] == names * 2, "everybody begins equally often"
 
 
-def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     """Warm-up comes before the data, and the first epoch is no steady one."""
     Recorder.asked.clear()
     monkeypatch.setattr(runs, "Engine", Recorder)
-    (row,) = run_benchmark(["numpy"], config, 5)["results"]
+    (row,) = run_benchmark(["numpy"], replace(config, epochs=5)).results
     commands = [command for _, command, _ in Recorder.asked]
     assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]
-    assert (len(row["loss"]), len(row["epoch_seconds"]["samples"])) == (6, 5)
+    assert (len(row.loss), len(times(row).samples)) == (6, 5)
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba", "pytorch"])
-def test_one_thread_keeps_one_core_busy(config: dict[str, Any], name: str) -> None:
-    row = run_benchmark([name], {**config, "threads": 1}, 5)["results"][0]
-    if row["status"] == "unavailable":
-        pytest.skip(f"{name}: {row['reason']}")
-    assert row["status"] == "ok", row["reason"]
-    blas = [pool for pool in row["thread_pools"] if "openblas" in pool or "mkl" in pool]
+def test_one_thread_keeps_one_core_busy(config: Config, name: str) -> None:
+    row = run_benchmark([name], replace(config, threads=1, epochs=5)).results[0]
+    if row.status == "unavailable":
+        pytest.skip(f"{name}: {row.reason}")
+    assert row.status == "ok", row.reason
+    blas = [pool for pool in there(row.thread_pools) if "openblas" in pool or "mkl" in pool]
     assert blas
     assert all(pool.endswith(" 1 threads") for pool in blas)
-    assert row["cores_used"] < 1.15
+    assert there(row.cores_used) < 1.15
 
 
 def test_an_engine_with_more_threads_than_allowed_is_found_out() -> None:
@@ -173,13 +173,13 @@ def test_an_engine_with_more_threads_than_allowed_is_found_out() -> None:
     assert more_cores(None, 1) is None
 
 
-def test_warming_up_takes_no_more_samples_than_there_are(config: dict[str, Any]) -> None:
-    rows = run_benchmark(["numpy", "numpy-handwritten"], {**config, "batch_size": 10**12}, 1)["results"]
-    assert [row["status"] for row in rows] == ["ok", "ok"], rows
+def test_warming_up_takes_no_more_samples_than_there_are(config: Config) -> None:
+    rows = run_benchmark(["numpy", "numpy-handwritten"], replace(config, batch_size=10**12, epochs=1)).results
+    assert [row.status for row in rows] == ["ok", "ok"], rows
 
 
-def test_the_reference_is_in_the_file_even_if_it_is_not_shown(config: dict[str, Any]) -> None:
-    result = run_benchmark(["notebook"], config, 1)
-    assert [row["name"] for row in result["results"]] == ["notebook"]
-    assert result["reference"]["name"] == "numpy"
-    assert result["reference"]["epoch_seconds"]["median"] > 0
+def test_the_reference_is_in_the_file_even_if_it_is_not_shown(config: Config) -> None:
+    result = run_benchmark(["notebook"], replace(config, epochs=1))
+    assert [row.name for row in result.results] == ["notebook"]
+    assert there(result.reference).name == "numpy"
+    assert times(there(result.reference)).median > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,60 +12,64 @@ from hypothesis import strategies as st
 
 from mlp_accel import SettingError, get_backend
 from mlp_accel.bench import suite
-from mlp_accel.bench.roofline import seconds_per_call, step_ops
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.engines.op_times import seconds_per_call, step_ops
+from mlp_accel.bench.results import Cell, Run, Summary
 from mlp_accel.bench.suite import Extras, run_suite
 from mlp_accel.bench.sweeps import changed, crossovers
 from mlp_accel.bench.until import time_to_accuracy
+from tests.bench.conftest import there, times
 
-OK = [
-    {"name": "numpy", "path": "loop", "kind": "backend", "status": "ok", "reason": None},
-    {"name": "numpy-handwritten", "path": None, "kind": "peer", "status": "ok", "reason": None},
-]
+N = 800
+"""Training samples."""
+
+OK = [Run(name="numpy", path="loop", status="ok"), Run(name="numpy-handwritten", kind="peer", status="ok")]
 
 
-def cells(times: dict[str, list[float]], values: list[int]) -> list[dict[str, Any]]:
+def cells(times: dict[str, list[float]], values: list[int]) -> list[Cell]:
     """Rows of backends have a path behind their names; the others are peers."""
 
-    def row(name: str, seconds: float) -> dict[str, Any]:
+    def row(name: str, seconds: float) -> Run:
         name, _, path = name.partition(" ")
         kind = "backend" if path else "peer"
-        return {"name": name, "path": path or None, "kind": kind, "epoch_seconds": {"median": seconds}}
+        return Run(name=name, path=path or None, kind=kind, status="ok", epoch_seconds=Summary.of([seconds]))
 
-    return [{"value": value, "results": [row(name, t[i]) for name, t in times.items()]} for i, value in enumerate(values)]
+    return [Cell(value=value, results=tuple(row(name, t[i]) for name, t in times.items())) for i, value in enumerate(values)]
 
 
 @given(exponent=st.floats(0.2, 2), where=st.floats(1.5, 63), level=st.floats(0.01, 10))
 def test_two_power_laws_cross_where_they_are_equal(exponent: float, where: float, level: float) -> None:
     flat = [level, level]
     rising = [level * (value / where) ** exponent for value in (1, 64)]
-    (crossing,) = crossovers(cells({"numpy loop": flat, "numba sparse": rising}, [1, 64]))
-    assert crossing["value"] == pytest.approx(where, rel=1e-6)
-    assert crossing["seconds"] == pytest.approx(level, rel=1e-6)
-    assert (crossing["faster_below"], crossing["faster_above"]) == ("numba sparse", "numpy loop")
+    (crossing,) = crossovers(cells({"numpy loop": flat, "numba sparse": rising}, [1, 64]), N)
+    assert crossing.value == pytest.approx(where, rel=1e-6)
+    assert crossing.seconds == pytest.approx(level, rel=1e-6)
+    assert (crossing.faster_below, crossing.faster_above) == ("numba sparse", "numpy loop")
 
 
 def test_two_paths_of_one_backend_can_overtake_each_other() -> None:
-    (crossing,) = crossovers(cells({"numba loop": [1.0, 2.0], "numba sparse": [2.0, 1.0], "jax": [0.1, 0.1]}, [32, 128]))
-    assert (crossing["faster_below"], crossing["faster_above"], crossing["shown"]) == ("numba loop", "numba sparse", True)
+    (crossing,) = crossovers(cells({"numba loop": [1.0, 2.0], "numba sparse": [2.0, 1.0], "jax": [0.1, 0.1]}, [32, 128]), N)
+    assert (crossing.faster_below, crossing.faster_above, crossing.shown) == ("numba loop", "numba sparse", True)
 
 
 def test_engines_that_never_meet_have_no_crossover_and_a_missing_time_is_left_out() -> None:
-    assert crossovers(cells({"numpy loop": [1.0, 2.0], "numba sparse": [0.5, 1.9]}, [32, 128])) == []
+    assert crossovers(cells({"numpy loop": [1.0, 2.0], "numba sparse": [0.5, 1.9]}, [32, 128]), N) == ()
     some = cells({"numpy loop": [1.0, 2.0], "numba sparse": [0.5, 3.0]}, [32, 128])
-    some[1]["results"][1]["epoch_seconds"] = None
-    assert crossovers(some) == []
+    there, missing = some[1].results
+    some[1] = replace(some[1], results=(there, replace(missing, epoch_seconds=None)))
+    assert crossovers(some, N) == ()
 
 
 def test_a_crossover_of_two_slow_peers_is_not_shown() -> None:
-    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [1.0, 2.0], "pytorch": [2.0, 1.0]}, [32, 128]))
-    assert [crossing["shown"] for crossing in found] == [False]
-    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [0.01, 1.0]}, [32, 128]))
-    assert [crossing["shown"] for crossing in found] == [True]
+    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [1.0, 2.0], "pytorch": [2.0, 1.0]}, [32, 128]), N)
+    assert [crossing.shown for crossing in found] == [False]
+    found = crossovers(cells({"numba sparse": [0.1, 0.1], "jax": [0.01, 1.0]}, [32, 128]), N)
+    assert [crossing.shown for crossing in found] == [True]
 
 
-def test_a_hidden_width_is_that_of_every_hidden_layer(config: dict[str, Any]) -> None:
-    assert changed({**config, "layer_sizes": [8, 6, 5, 3]}, "hidden", 20)["layer_sizes"] == [8, 20, 20, 3]
-    assert changed(config, "batch_size", 20)["batch_size"] == 20
+def test_a_hidden_width_is_that_of_every_hidden_layer(config: Config) -> None:
+    assert changed(replace(config, layer_sizes=(8, 6, 5, 3)), "hidden", 20).layer_sizes == (8, 20, 20, 3)
+    assert changed(config, "batch_size", 20).batch_size == 20
 
 
 @pytest.mark.parametrize(
@@ -82,18 +87,18 @@ def test_what_cannot_be_measured_is_said_before_anything_is(extras: Extras, word
         extras.check(n_train=800)
 
 
-def test_one_call_measures_everything_that_was_asked_for(config: dict[str, Any]) -> None:
+def test_one_call_measures_everything_that_was_asked_for(config: Config) -> None:
     extras = Extras(sweep_batch=(40, 16), sweep_hidden=(4, 12), until=0.8)
     heard: list[str] = []
-    result = run_suite(["numpy", "numpy-handwritten"], config, 5, extras, heard.append)
-    batch, hidden = result["sweeps"]
-    assert [cell["value"] for cell in batch["cells"]] == [16, 40]
-    assert [cell["value"] for cell in hidden["cells"]] == [4, 12]
-    for cell in (*batch["cells"], *hidden["cells"]):
-        for row in cell["results"]:
-            assert row["status"] == "ok", row["reason"]
-            assert row["samples_per_second"] == pytest.approx(800 / row["epoch_seconds"]["median"])
-    assert [row["status"] for row in result["until"]["results"]] == ["ok", "ok"]
+    result = run_suite(["numpy", "numpy-handwritten"], config, extras, heard.append)
+    batch, hidden = result.sweeps
+    assert [cell.value for cell in batch.cells] == [16, 40]
+    assert [cell.value for cell in hidden.cells] == [4, 12]
+    for cell in (*batch.cells, *hidden.cells):
+        for row in cell.results:
+            assert row.status == "ok", row.reason
+            assert row.samples_per_second == pytest.approx(800 / times(row).median)
+    assert [row.status for row in there(result.until).results] == ["ok", "ok"]
     assert 0.8 * extras.lines(["numpy", "numpy-handwritten"], 5) <= len(heard) <= 1.2 * extras.lines(["numpy"] * 2, 5) + 5
 
 
@@ -102,41 +107,41 @@ def test_the_lines_to_come_are_counted_by_engines() -> None:
     assert Extras().lines(["numba"], 10) == 3 + 1 + 10
 
 
-def test_everybody_trains_from_the_same_five_seeds_until_it_is_good_enough(config: dict[str, Any]) -> None:
+def test_everybody_trains_from_the_same_five_seeds_until_it_is_good_enough(config: Config) -> None:
     found = time_to_accuracy(OK, config, 0.85)
-    assert found["seeds"] == [0, 1, 2, 3, 4]
-    for row in found["results"]:
-        assert row["status"] == "ok", row["reason"]
-        assert len(row["epochs"]) == 5
-        assert len(row["seconds"]["samples"]) == 5
-        assert row["seconds"]["median"] == pytest.approx(np.median(row["seconds"]["samples"]))
+    assert found.seeds == (0, 1, 2, 3, 4)
+    for row in found.results:
+        assert row.status == "ok", row.reason
+        assert len(row.epochs) == 5
+        assert len(there(row.seconds).samples) == 5
+        assert there(row.seconds).median == pytest.approx(np.median(there(row.seconds).samples))
 
 
-def test_an_accuracy_that_is_not_reached_is_no_time(config: dict[str, Any]) -> None:
-    (row,) = time_to_accuracy(OK[:1], {**config, "learning_rate": 1e-9}, 0.999, max_epochs=2)["results"]
-    assert (row["status"], row["seconds"]) == ("failed", None)
-    assert "in 2 epochs with seed 0, not 99.90%" in row["reason"]
+def test_an_accuracy_that_is_not_reached_is_no_time(config: Config) -> None:
+    (row,) = time_to_accuracy(OK[:1], replace(config, learning_rate=1e-9), 0.999, max_epochs=2).results
+    assert (row.status, row.seconds) == ("failed", None)
+    assert "in 2 epochs with seed 0, not 99.90%" in str(row.reason)
 
 
-def test_an_engine_that_was_not_right_does_not_race(config: dict[str, Any]) -> None:
-    wrong = {"name": "numba", "path": "sparse", "kind": "backend", "status": "mismatch", "reason": "a wrong gradient"}
-    _, row = time_to_accuracy([OK[0], wrong], config, 0.5)["results"]
-    assert (row["status"], row["reason"], row["epochs"]) == ("mismatch", "a wrong gradient", [])
+def test_an_engine_that_was_not_right_does_not_race(config: Config) -> None:
+    wrong = Run(name="numba", path="sparse", status="mismatch", reason="a wrong gradient")
+    _, row = time_to_accuracy([OK[0], wrong], config, 0.5).results
+    assert (row.status, row.reason, row.epochs) == ("mismatch", "a wrong gradient", ())
 
 
-def test_ctrl_c_leaves_what_was_measured_before(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_what_was_measured_before(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(suite, "run_roofline", interrupted)
-    result = run_suite(["numpy"], config, 5, Extras(roofline=True), lambda _: None)
-    assert result["interrupted"] is True
-    assert result["results"][0]["status"] == "ok", result["results"][0]["reason"]
+    result = run_suite(["numpy"], config, Extras(roofline=True), lambda _: None)
+    assert result.interrupted is True
+    assert result.results[0].status == "ok", result.results[0].reason
 
 
-def test_the_operations_of_the_ops_of_a_step_are_counted_by_their_shapes(config: dict[str, Any]) -> None:
+def test_the_operations_of_the_ops_of_a_step_are_counted_by_their_shapes(config: Config) -> None:
     backend = get_backend("numpy")
-    ops = {name: (flops, size) for name, flops, size, _ in step_ops(backend, {**config, "layer_sizes": [100, 20, 3]})}
+    ops = {name: (flops, size) for name, flops, size, _ in step_ops(backend, replace(config, layer_sizes=(100, 20, 3)))}
     assert ops["dense"] == (2 * 16 * 100 * 20 + 2 * 16 * 20, 4 * (16 * 100 + 100 * 20 + 16 * 20))
     assert ops["update"] == (2 * 16 * 100 * 20 + 16 * 20 + 3 * 100 * 20, 4 * (16 * 100 + 16 * 20 + 2 * 100 * 20))
     assert ops["hidden_delta"] == (2 * 16 * 20 * 3 + 3 * 16 * 20, 4 * (16 * 3 + 20 * 3 + 2 * 16 * 20))
@@ -145,8 +150,8 @@ def test_the_operations_of_the_ops_of_a_step_are_counted_by_their_shapes(config:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_ops_of_a_step_run_on_every_backend(config: dict[str, Any], backend_name: str, optimizer: str) -> None:
+def test_the_ops_of_a_step_run_on_every_backend(config: Config, backend_name: str, optimizer: str) -> None:
     backend = get_backend(backend_name)
-    for _, _, _, call in step_ops(backend, {**config, "optimizer": optimizer}):
+    for _, _, _, call in step_ops(backend, replace(config, optimizer=optimizer)):
         call()
     assert seconds_per_call(backend, backend.synchronize) > 0

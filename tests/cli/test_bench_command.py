@@ -13,6 +13,7 @@ import pytest
 from mlp_accel.backends import backend_class, unavailable
 from mlp_accel.bench.output.tables import roofline_table, sweep_lines
 from mlp_accel.bench.result_files import SCHEMA, label
+from mlp_accel.bench.results import Crossover, Op, Roofline, Sweep
 from tests.cli.commands import assert_clear_error, run
 
 
@@ -86,14 +87,15 @@ def test_bench_writes_a_report_with_sweeps_and_the_time_to_an_accuracy(clouds: P
 
 @pytest.mark.parametrize(("flops", "percent"), [(4e9, "50%"), (1e6, "5%")])
 def test_the_roofline_is_the_lower_of_both_limits(flops: float, percent: str) -> None:
-    op = {"op": "dense", "flops": flops, "bytes": 2e7, "seconds": 1e-1}
-    found = [{"name": "numpy", "path": "loop", "peak_flops": 8e10, "bandwidth": 4e9, "ops": [op]}]
+    op = Op(op="dense", flops=flops, bytes=2e7, seconds=1e-1)
+    found = [Roofline(name="numpy", path="loop", peak_flops=8e10, bandwidth=4e9, ops=(op,))]
     assert [str(cell) for cell in roofline_table(found).columns[-1].cells] == [percent]
 
 
 def test_who_overtakes_whom_is_said() -> None:
-    crossing = {"value": 70.4, "faster_below": "numpy loop", "faster_above": "numba sparse"}
-    sweep = {"parameter": "hidden", "cells": [], "crossovers": [crossing]}
+    below, above = "numpy loop", "numba sparse"
+    crossing = Crossover(value=70.4, seconds=1.0, faster_below=below, faster_above=above, shown=True, samples_per_second=1.0)
+    sweep = Sweep(parameter="hidden", cells=(), crossovers=(crossing,))
     assert sweep_lines(sweep) == ["numba sparse is faster than numpy loop from about 70 hidden units on"]
 
 

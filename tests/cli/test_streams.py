@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_accel.cli.exit_codes import BROKEN_PIPE
+from mlp_accel.exit_codes import BROKEN_PIPE
 from tests.cli.test_cli import on_a_terminal, start
 
 

@@ -1,9 +1,10 @@
-"""One of our backends, by one of its paths, as an engine of the benchmark."""
+"""The worker of an engine that is one of our backends, by one of its paths."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends import get_backend
+from mlp_accel.backends.paths import AUTO
 from mlp_accel.bench.checks import CHECK_STEPS
-from mlp_accel.bench.roofline import measure_roofline
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.engines.op_times import measure_roofline
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.network import init_params
 from mlp_accel.optimizers import find_optimizer
@@ -21,36 +24,35 @@ from mlp_accel.training.train import evaluate
 from mlp_accel.training.trainer import Trainer
 
 
-class BackendEngine:
+class BackendWorker:
     """Trains on a backend; each method answers one command.
 
     Parameters
     ----------
     name : str
         As in the registry of backends.
-    config : dict
-        As in the result file, with ``path``: the name of one, or ``"auto"`` for the fastest.
+    config : Config
+        With ``path``: the name of one, or ``"auto"`` for the fastest.
     """
 
     trainer: Trainer
     data: Dataset
 
-    def __init__(self, name: str, config: dict[str, Any]) -> None:
+    def __init__(self, name: str, config: Config) -> None:
         self.config = config
-        self.path = config["path"]
-        self.backend = get_backend(name, config["dtype"])
-        settings = {name: config[name] for name in ("momentum", "weight_decay")}
-        self.optimizer = find_optimizer(config["optimizer"], **settings)
-        self.initial_params = init_params(config["layer_sizes"], config["seed"])
+        self.path = config.path or AUTO
+        self.backend = get_backend(name, config.dtype)
+        self.optimizer = find_optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.initial_params = init_params(config.layer_sizes, config.seed)
         self._context = ExitStack()
         self._context.enter_context(np.errstate(all="ignore"))  # a bad loss is reported by the protocol
-        self._context.enter_context(self.backend.limit_threads(config["threads"]))
+        self._context.enter_context(self.backend.limit_threads(config.threads))
 
     def warm_up(self) -> dict[str, Any]:
         """Two steps on noise, four pixels in five of it black: with them every kernel is compiled and every library loaded."""
         rng = np.random.default_rng(0)
-        n_in, *_, n_classes = self.config["layer_sizes"]
-        n = min(2 * self.config["batch_size"], self.config["n_train"])
+        n_in, *_, n_classes = self.config.layer_sizes
+        n = min(2 * self.config.batch_size, self.config.n_train)
         x = rng.integers(0, 256, (n, n_in), dtype=np.uint8) * (rng.random((n, n_in)) < 0.2).astype(np.uint8)
         self._trainer(x, rng.integers(0, n_classes, n)).epoch()
         return {"device": self.backend.device}
@@ -61,7 +63,7 @@ class BackendEngine:
 
     def load(self) -> dict[str, Any]:
         """Read the data, and put it on the device in the form that it is trained on; the path that takes it is then kept to."""
-        self.data = load(self.config["data"])
+        self.data = load(self.config.data)
         self.backend.synchronize()
         start = time.perf_counter()
         self.trainer = self._trainer(self.data.x_train, self.data.y_train)
@@ -71,8 +73,8 @@ class BackendEngine:
 
     def restart(self, seed: int) -> dict[str, Any]:
         """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
-        self.config = {**self.config, "seed": seed}
-        self.initial_params = init_params(self.config["layer_sizes"], seed)
+        self.config = replace(self.config, seed=seed)
+        self.initial_params = init_params(self.config.layer_sizes, seed)
         del self.trainer  # its memory may be needed
         self.trainer = self._trainer(self.data.x_train, self.data.y_train)
         return {}
@@ -86,7 +88,7 @@ class BackendEngine:
 
         With `nudged` the start differs in the last bit, to see how far the training carries a rounding error.
         """
-        n = CHECK_STEPS * self.config["batch_size"]
+        n = CHECK_STEPS * self.config.batch_size
         factor = 1 + float(np.finfo(self.backend.dtype).eps) if nudged else 1.0
         trainer = self._trainer(self.data.x_train[:n], self.data.y_train[:n], factor)
         trainer.epoch()
@@ -104,7 +106,7 @@ class BackendEngine:
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the test set."""
-        data, activation = self.data, self.config["activation"]
+        data, activation = self.data, self.config.activation
         loss, accuracy = evaluate(self.backend, self.trainer.params(), data.x_test, data.y_test, activation)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
@@ -113,12 +115,12 @@ class BackendEngine:
         params = [(weights * factor, bias) for weights, bias in self.initial_params]
         return Trainer(
             *(x, y, [params], self.backend),
-            batch_size=config["batch_size"],
-            activation=config["activation"],
-            gradient=config["gradient"],
+            batch_size=config.batch_size,
+            activation=config.activation,
+            gradient=config.gradient,
             optimizers=[self.optimizer],
-            learning_rates=[config["learning_rate"]],
-            seeds=[config["seed"]],
+            learning_rates=[config.learning_rate],
+            seeds=[config.seed],
             path=self.path,
-            threads=config["threads"],
+            threads=config.threads,
         )

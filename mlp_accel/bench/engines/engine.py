@@ -1,4 +1,4 @@
-"""The near end of a worker process: one engine, whose failures cost nobody else anything."""
+"""The parent's handle of a worker process. A crash, a hang or an error in it fails this engine only."""
 
 from __future__ import annotations
 

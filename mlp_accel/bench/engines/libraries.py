@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import threadpoolctl
+from mlp_accel.backends.threads import thread_pools
 
 
 def loaded_libraries() -> dict[str, Any]:
@@ -18,15 +18,6 @@ def loaded_libraries() -> dict[str, Any]:
         ``"from the cache"``, ``"compiled now"`` or None for a process that compiled nothing.
     """
     return {"thread_pools": thread_pools(), "llvm_target": llvm_target(), "compiled_code": compiled_code()}
-
-
-def thread_pools() -> list[str]:
-    """Each BLAS and OpenMP with its version, the CPU it has chosen kernels for, and its number of threads."""
-    pools = []
-    for pool in threadpoolctl.threadpool_info():
-        details = [pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads"]
-        pools.append(" ".join([pool["internal_api"], *(str(detail) for detail in details if detail)]))
-    return sorted(set(pools))
 
 
 def llvm_target() -> str | None:

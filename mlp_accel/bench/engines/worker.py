@@ -1,8 +1,8 @@
 """The worker process of one engine: ``python -m mlp_accel.bench.engines.worker``.
 
-Reads one JSON command per line from standard input and answers each with one line on what was standard output; anything that a
-library prints goes to standard error. The first command is ``create``, the others are methods of the engine; the clock is here,
-the same for every engine.
+It reads one JSON command per line from standard input and answers each with one line of JSON on standard output; anything that a
+library prints goes to standard error instead. The first command is ``create``, the others are methods of what was created. The
+clock is here, the same for every engine.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mlp_accel.bench.engines.backend import BackendEngine
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.engines.backend import BackendWorker
 from mlp_accel.bench.engines.libraries import loaded_libraries
 from mlp_accel.bench.engines.peers import peer_class
 from mlp_accel.bench.engines.peers.base import HostParams
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, PeerUnavailableError
 
 LONGEST_WAIT = 1.0
-"""Seconds."""
+"""Seconds that `Clock.epoch` waits at most to see whether the parameters still change."""
 
 
-class TrainingEngine(Protocol):
-    """What every engine can do; one of our backends also has ``check`` and ``roofline``."""
+class TrainingWorker(Protocol):
+    """What trains in a worker process, and answers its commands; that of a backend also has ``check`` and ``roofline``."""
 
     def warm_up(self) -> dict[str, Any]:
         """Load and compile whatever training needs; ``device``, and of a peer its ``form``: how it is used."""
@@ -52,21 +53,22 @@ class TrainingEngine(Protocol):
         """``test_loss`` and ``test_accuracy``."""
 
 
-def create(kind: str, name: str, config: dict[str, Any]) -> TrainingEngine:
-    """The engine `name`: one of our backends, or a peer."""
-    return BackendEngine(name, config) if kind == "backend" else peer_class(name)(config)
+def create(kind: str, name: str, config: dict[str, Any]) -> TrainingWorker:
+    """What trains for the engine `name`, a backend or a peer. `config` is a `Config` as JSON has it."""
+    settings = Config.from_dict(config)
+    return BackendWorker(name, settings) if kind == "backend" else peer_class(name)(settings)
 
 
 class Clock:
-    """Times the epochs of one engine, and watches that nothing is done behind its back.
+    """Times the epochs of a training, and finds out work that is done while the clock is stopped.
 
     Parameters
     ----------
-    engine : TrainingEngine
+    training : TrainingWorker
     """
 
-    def __init__(self, engine: TrainingEngine) -> None:
-        self.engine = engine
+    def __init__(self, training: TrainingWorker) -> None:
+        self.training = training
         self._last_seen: str | None = None
 
     def epoch(self, wait: bool) -> dict[str, Any]:
@@ -86,13 +88,13 @@ class Clock:
         before = self._look()
         moved = self._last_seen not in (None, before)
         start, cpu_start = time.perf_counter(), time.process_time()
-        loss, accuracy = self.engine.epoch()
+        loss, accuracy = self.training.epoch()
         stop, cpu_stop = time.perf_counter(), time.process_time()
-        first = self.engine.params()  # a device that is still at work makes this wait
+        first = self.training.params()  # a device that is still at work makes this wait
         late = time.perf_counter()
         self._last_seen = self._look()
         again = time.perf_counter()
-        self.engine.params()
+        self.training.params()
         usual = time.perf_counter() - again
         moved |= digest(first) != self._last_seen
         if wait:
@@ -108,16 +110,16 @@ class Clock:
         }
 
     def restart(self, seed: int) -> dict[str, Any]:
-        """Let the engine begin anew."""
+        """Begin the training anew from `seed`."""
         self._last_seen = None
-        return self.engine.restart(seed)
+        return self.training.restart(seed)
 
     def _look(self) -> str:
-        return digest(self.engine.params())
+        return digest(self.training.params())
 
 
 def digest(params: HostParams) -> str:
-    """A short name for exactly these numbers."""
+    """A hash of the parameters: equal only if every bit is."""
     found = hashlib.blake2b(digest_size=16)
     for weights, bias in params:
         found.update(weights.tobytes())
@@ -164,10 +166,10 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
 
 
-def commands_of(engine: TrainingEngine) -> dict[str, Callable[..., Any]]:
-    """The methods of an engine, with the clock around its epochs, and what the process can say of itself."""
-    methods = {name: getattr(engine, name) for name in dir(engine) if not name.startswith("_")}
-    clock = Clock(engine)
+def commands_of(training: TrainingWorker) -> dict[str, Callable[..., Any]]:
+    """Its methods, with the clock around its epochs, and what the process can say of itself."""
+    methods = {name: getattr(training, name) for name in dir(training) if not name.startswith("_")}
+    clock = Clock(training)
     return {**methods, "epoch": clock.epoch, "restart": clock.restart, "libraries": loaded_libraries}
 
 

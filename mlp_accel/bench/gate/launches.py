@@ -28,8 +28,9 @@ BASE, HEAD, CONTROL = "base", "head", "control"
 LAUNCHES, ROUNDS = 10, 100
 
 SAMPLES = 5120
-"""Of the training set: 40 minibatches of 128 take 3 to 20 ms, so that the turns of the builds follow each other closely and a gate
-takes a minute or two. In exchange, what an epoch costs once weighs more than in a whole one, and the data fits the caches."""
+"""How many samples of the training set a worker trains on. These 40 minibatches of 128 take 3 to 20 ms, so that the builds take
+turns quickly and a gate takes a minute or two. The price: what an epoch costs once weighs more than in a whole one, and the data
+fits the caches."""
 
 EPOCH_TIMEOUT = 300.0
 """Seconds after which a worker counts as hung; the first launch also compiles."""
@@ -39,6 +40,23 @@ Listener = Callable[[str], object]
 
 class LaunchError(Exception):
     """A launch gave no times; the message says which worker failed, and why."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How carefully to look.
+
+    Attributes
+    ----------
+    threshold : float
+        Slowdowns up to this one do not matter: 0.03 is 3 %.
+    launches, rounds : int
+        How often to start the workers, and epochs of each worker in a launch.
+    """
+
+    threshold: float
+    launches: int = LAUNCHES
+    rounds: int = ROUNDS
 
 
 @dataclass(frozen=True)
@@ -78,10 +96,7 @@ def run_gate(
     base: Path,
     head: Path,
     config: dict[str, Any],
-    *,
-    threshold: float,
-    launches: int = LAUNCHES,
-    rounds: int = ROUNDS,
+    settings: GateSettings,
     listen: Listener = lambda _: None,
 ) -> dict[str, Any]:
     """Decide whether the package in `head` trains slower than the one in `base`.
@@ -91,43 +106,40 @@ def run_gate(
     base, head : Path
         Folders that hold an installed package.
     config : dict
-        As `BuildEngine` takes it.
-    threshold : float
-        Slowdowns up to this one do not matter: 0.03 is 3 %.
-    launches, rounds : int
-        How often to start the workers, and epochs of each worker in a launch.
+        As `BuildWorker` takes it.
+    settings : GateSettings
     listen : callable
         Gets a line for each launch.
 
     Returns
     -------
     dict
-        ``backend``, ``verdict``, ``reason``, ``paths`` (of the builds) and ``runs``: a list of one run, or two if the first was
-        suspicious, each as `Verdict.to_dict` with its ``launches``.
+        ``backend``, ``verdict``, ``reason``, ``paths`` (of the builds) and ``runs``: a list of one series of launches, or of two if
+        the first was suspicious, each as `Verdict.to_dict` with its ``launches``.
     """
     builds = {BASE: base, HEAD: head, CONTROL: base}
     rng = random.Random(config["seed"])
     result: dict[str, Any] = {"backend": config["backend"], "paths": {}, "runs": []}
 
-    def run() -> Verdict:
+    def series() -> Verdict:
         summaries: list[dict[str, Any]] = []
-        for number in range(1, launches + 1):
-            launch = run_launch(builds, config, rounds, rng)
+        for number in range(1, settings.launches + 1):
+            launch = run_launch(builds, config, settings.rounds, rng)
             result["paths"] = {name: launch.paths[name] for name in (BASE, HEAD)}
             summaries.append(summary := summarize(launch.seconds))
             moved = {name: f"{math.expm1(summary[name]['log_ratio']):+.1%}" for name in (HEAD, CONTROL)}
-            listen(f"{config['backend']} launch {number}/{launches}: {moved[HEAD]}, control {moved[CONTROL]}")
+            listen(f"{config['backend']} launch {number}/{settings.launches}: {moved[HEAD]}, control {moved[CONTROL]}")
         change, control = ([launch[name]["log_ratio"] for launch in summaries] for name in (HEAD, CONTROL))
-        verdict = judge(change, control, threshold)
+        verdict = judge(change, control, settings.threshold)
         result["runs"].append({**verdict.to_dict(), "launches": summaries})
         return verdict
 
     try:
-        first = run()
+        first = series()
         verdict, reason = first.verdict, first.reason
         if verdict != NO_SLOWDOWN:
             listen(f"{config['backend']}: {reason}; once more, to be sure")
-            second = run()
+            second = series()
             verdict, reason = combine(first.verdict, second.verdict), f"{first.reason}; once more: {second.reason}"
     except LaunchError as error:
         verdict, reason = INCONCLUSIVE, f"a run failed: {error}"
@@ -158,7 +170,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
     builds : dict
         Name of the worker, and the folder that its package is in.
     config : dict
-        As `BuildEngine` takes it, but for ``cores``.
+        As `BuildWorker` takes it, but for ``cores``.
     rounds : int
         Epochs of each worker.
     rng : random.Random
@@ -198,7 +210,10 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
 
 
 def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
-    """Cores for all workers of a launch, which never compute at the same time: a neighbour on a core of one is on that of all."""
+    """Cores that all workers of a launch are bound to.
+
+    The workers never compute at the same time, so another program on these cores slows all of them alike.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None
     return rng.sample(sorted(os.sched_getaffinity(0)), threads)

@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one run of launches says.
+    """What one series of launches says.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def median_interval(values: Sequence[float] | Floats) -> tuple[float, float]:
 
 
 def judge(change: Sequence[float] | Floats, control: Sequence[float] | Floats, threshold: float) -> Verdict:
-    """Decide about one run.
+    """Decide about one series of launches.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def judge(change: Sequence[float] | Floats, control: Sequence[float] | Floats, t
 
 
 def decide(change: Floats, control: Floats, threshold: float) -> npt.NDArray[np.str_]:
-    """The verdict of `judge` for many runs at once: one for each row of ``(..., n_launches)``."""
+    """The verdict of `judge` for many series at once: one for each row of ``(..., n_launches)``."""
     verdict = np.where(is_slower(change, threshold), SLOWER, NO_SLOWDOWN)
     return np.where(np.abs(np.median(control, axis=-1)) > math.log1p(threshold), INCONCLUSIVE, verdict)
 
@@ -137,7 +137,7 @@ def p_slower(change: Floats) -> Any:
 
 
 def combine(first: str, second: str) -> str:
-    """The verdict of a suspicious run and the one that repeats it: slower is what both call slower."""
+    """The verdict of a suspicious series and of the one that repeats it: slower only if both say so."""
     if first == second:
         return first
     return NO_SLOWDOWN if (first, second) == (INCONCLUSIVE, NO_SLOWDOWN) else INCONCLUSIVE
@@ -147,7 +147,7 @@ def detectable_slowdown(change: Floats, threshold: float, resamples: int = 400, 
     """The smallest slowdown that a gate with launches like these would find with the probability `POWER`.
 
     The launches, moved to a median of 0, are drawn again with replacement, slowed down by the same factor, and judged. A slowdown
-    must be found twice, so each run has to find it with the probability √`POWER`.
+    must be found twice, so each series has to find it with the probability √`POWER`.
     """
     rng = np.random.default_rng(seed)
     n = len(change)
@@ -155,8 +155,8 @@ def detectable_slowdown(change: Floats, threshold: float, resamples: int = 400, 
     noise = rng.choice(centred, (resamples, n))
 
     def power(slowdown: float) -> float:
-        runs = noise + math.log1p(slowdown)
-        return float(is_slower(runs, threshold).mean())
+        series = noise + math.log1p(slowdown)
+        return float(is_slower(series, threshold).mean())
 
     low, high = threshold, 10.0
     if power(high) < math.sqrt(POWER):

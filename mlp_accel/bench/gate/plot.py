@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlp_accel.bench.gate.launches import CONTROL, HEAD
-from mlp_accel.bench.result_files import label as engine_label
+from mlp_accel.bench.results import engine_label
 from mlp_accel.plots import BLUE, GREY, ORANGE
 
 
 def plot_gate(result: dict[str, Any]) -> Figure:
-    """One row for each backend, one column for each run: head against base, and base against itself.
+    """One row for each backend, one column for each series of launches: head against base, and base against itself.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def plot_gate(result: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(4 + 4 * columns, 1 + 3.2 * len(rows)), layout="constrained")
     grid: Any = figure.subplots(len(rows), columns, squeeze=False) if rows else []
     for row, axes_of_row in zip(rows, grid, strict=True):
-        engine = engine_label({"name": row["backend"], "path": row["paths"][HEAD]})
+        engine = engine_label(row["backend"], row["paths"][HEAD])
         titles = (f"{engine}: {row['verdict']}", "the same once more")
         for index, axes in enumerate(axes_of_row):
             if index < len(row["runs"]):
-                _draw_run(axes, row["runs"][index]["launches"], result["config"]["threshold"])
+                _draw_series(axes, row["runs"][index]["launches"], result["config"]["threshold"])
                 axes.set_title(titles[index], loc="left", fontsize=10)
             else:
                 axes.set_axis_off()
@@ -49,7 +49,7 @@ def plot_gate(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_run(axes: Axes, launches: Sequence[dict[str, Any]], threshold: float) -> None:
+def _draw_series(axes: Axes, launches: Sequence[dict[str, Any]], threshold: float) -> None:
     for name, label, color, shift in ((CONTROL, "base / base (control)", GREY, 0.12), (HEAD, "head / base", BLUE, -0.12)):
         values = [launch[name]["log_ratio"] for launch in launches]
         ends = [launch[name]["interval"] for launch in launches]

@@ -1,8 +1,8 @@
-"""The worker of `mlp-accel ab`: ``python -P gate_worker.py BUILD`` trains with the package in the folder BUILD.
+"""The worker of `mlp-accel ab`: ``python -P worker.py BUILD`` trains with the package in the folder BUILD.
 
 It is run as a file and must work with any version of the package, so it touches little of it: `mlp_accel.harness`, or in a build
 that is older than that `get_backend`, `SGDStep` and `Trainer`. Data and initial parameters come from a file, so that both builds
-get the same. It speaks as `worker` does: one JSON command per line, one line back.
+get the same. It speaks as `engines.worker` does: one JSON command per line, one line back.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Training(Protocol):
         """Train on every sample once, and return when the device is done: the mean loss."""
 
 
-class BuildEngine:
+class BuildWorker:
     """Trains with one build of the package; each method answers one command.
 
     Parameters
@@ -149,15 +149,15 @@ def main() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like an answer
-    engine: BuildEngine | None = None
+    worker: BuildWorker | None = None
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         try:
-            if engine is None:
-                engine = BuildEngine(sys.argv[1], *arguments)
+            if worker is None:
+                worker = BuildWorker(sys.argv[1], *arguments)
                 answer: dict[str, Any] = {"result": {}}
             else:
-                answer = {"result": getattr(engine, command)(*arguments)}
+                answer = {"result": getattr(worker, command)(*arguments)}
         except Exception as error:
             answer = {"failed": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

@@ -13,15 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from mlp_accel.bench.result_files import label, up_to_date
+from mlp_accel.bench.results import EngineRecord, Result, Roofline, Run, Summary, Sweep, TimeToAccuracy
 from mlp_accel.bench.sweeps import PARAMETERS
 
 GREY = "#8a8a8a"
 COLOURS = ("#3b6fb6", "#d9822b", "#4a9a5b", "#b8453f", "#7d5ba6", "#8a6244", "#d070a8", "#6b6b6b", "#a3a32f", "#2fa3a3")
 MARKERS = "osD^vP*X<>"
 
-Row = dict[str, Any]
-Result = dict[str, Any]
+Style = dict[str, dict[str, Any]]
+"""Colour and marker by the label of an engine."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,10 @@ WIDTH = 4.6
 
 
 def plot_bench(result: Result) -> Figure:
-    """Everything that a result has to show, one panel below the other.
-
-    Parameters
-    ----------
-    result : dict
-        As `bench` writes it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    result = up_to_date(result)
+    """Everything that a result has to show, one panel below the other."""
     found = panels(result)
     figure = Figure(figsize=(1.5 * WIDTH, 0.6 + sum(panel.height for panel in found)), layout="constrained")
-    figure.suptitle(f"{describe(result)}\n{result['environment']['cpu']}, {result['environment']['cores']} cores", fontsize=10)
+    figure.suptitle(f"{describe(result)}\n{result.environment['cpu']}, {result.environment['cores']} cores", fontsize=10)
     parts = figure.subfigures(len(found), 1, height_ratios=[panel.height for panel in found], squeeze=False)
     for part, panel in zip(parts[:, 0], found, strict=True):
         part.suptitle(panel.title, fontsize=10)
@@ -64,76 +53,76 @@ def plot_bench(result: Result) -> Figure:
 
 def panels(result: Result) -> list[Panel]:
     """The pictures that can be drawn of a result."""
-    rows = result["results"]
-    cells = [cell for sweep in result.get("sweeps", []) for cell in sweep["cells"]]
-    style = styles([*rows, *(row for cell in cells for row in cell["results"]), *(result.get("roofline") or [])])
-    found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(rows), partial(_bars, rows=rows, field="epoch_seconds"))]
-    trained = [row for row in rows if row["status"] == "ok" and row["loss"]]
+    runs = result.results
+    swept = [run for sweep in result.sweeps for cell in sweep.cells for run in cell.results]
+    style = styles([*runs, *swept, *(result.roofline or ())])
+    times = [(run, run.epoch_seconds) for run in runs]
+    found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(times), partial(_bars, rows=times))]
+    trained = [run for run in runs if run.status == "ok" and run.loss]
     if trained:
-        found.append(Panel("Loss and accuracy on the training samples", 3.0, partial(_curves, rows=trained, style=style)))
-    for sweep in result.get("sweeps", []):
-        title = f"Speed against {PARAMETERS[sweep['parameter']]}"
+        found.append(Panel("Loss and accuracy on the training samples", 3.0, partial(_curves, runs=trained, style=style)))
+    for sweep in result.sweeps:
+        title = f"Speed against {PARAMETERS[sweep.parameter]}"
         found.append(Panel(title, 4.0, partial(_sweep, sweep=sweep, style=style)))
-    if "until" in result:
-        until = result["until"]
-        title = f"Seconds of training to {until['accuracy']:.2%} on the test set, {len(until['seeds'])} seeds"
-        found.append(Panel(title, 1.3 + 0.45 * len(until["results"]), partial(_bars, rows=until["results"], field="seconds")))
-    if result.get("roofline"):
-        found.append(Panel("Roofline of the ops of a step", 4.2, partial(_roofline, found=result["roofline"], style=style)))
+    if result.until:
+        until = result.until
+        title = f"Seconds of training to {until.accuracy:.2%} on the test set, {len(until.seeds)} seeds"
+        races = [(race, race.seconds) for race in until.results]
+        found.append(Panel(title, 1.3 + 0.45 * len(races), partial(_bars, rows=races)))
+    if result.roofline:
+        found.append(Panel("Roofline of the ops of a step", 4.2, partial(_roofline, found=result.roofline, style=style)))
     return found
 
 
 def describe(result: Result) -> str:
     """Data, network and settings in a line."""
-    config = result["config"]
-    network = "-".join(str(size) for size in config["layer_sizes"])
-    where = "MNIST" if config["data"] == "mnist" else Path(config["data"]).name
-    threads = f"{config['threads']} thread{'s' if config['threads'] > 1 else ''}"
-    return f"{where}, {network} {config['activation']}, batch {config['batch_size']}, {config['dtype']}, {threads}"
+    config = result.config
+    where = "MNIST" if config.data == "mnist" else Path(config.data).name
+    threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
+    return f"{where}, {config.network} {config.activation}, batch {config.batch_size}, {config.dtype}, {threads}"
 
 
-def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def styles(found: Sequence[EngineRecord]) -> Style:
     """Colour and marker of each engine, the same in every picture."""
-    names = dict.fromkeys(map(label, rows))
+    names = dict.fromkeys(each.label for each in found)
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
         for i, name in enumerate(names)
     }
 
 
-def _bars(part: FigureBase, rows: Sequence[Row], field: str) -> None:
+def _bars(part: FigureBase, rows: Sequence[tuple[Run | TimeToAccuracy, Summary | None]]) -> None:
     """Medians as bars, quartiles as whiskers, every sample as a point; engines without a time with their reason."""
     axes = part.subplots()
-    largest = max((max(row[field]["samples"]) for row in rows if row[field]), default=1.0)
-    for position, row in enumerate(rows):
-        seconds = row[field]
+    largest = max((max(seconds.samples) for _, seconds in rows if seconds), default=1.0)
+    for position, (row, seconds) in enumerate(rows):
         if not seconds:
-            axes.text(0.01 * largest, position, _shorten(f"{row['status']}: {row['reason']}"), va="center", color=GREY, fontsize=7)
+            axes.text(0.01 * largest, position, _shorten(f"{row.status}: {row.reason}"), va="center", color=GREY, fontsize=7)
             continue
-        median, q1, q3 = seconds["median"], seconds["q1"], seconds["q3"]
-        colour = COLOURS[0] if row["kind"] == "backend" else "#a9b7c9"
+        median, q1, q3 = seconds.median, seconds.q1, seconds.q3
+        colour = COLOURS[0] if row.kind == "backend" else "#a9b7c9"
         axes.barh(position, median, height=0.6, color=colour)
         axes.errorbar(median, position, xerr=[[median - q1], [q3 - median]], color="black", capsize=3, lw=1)
-        spread = position + np.linspace(-0.2, 0.2, len(seconds["samples"]))
-        axes.plot(seconds["samples"], spread, "o", ms=2.5, color="black", alpha=0.45, mew=0)
+        spread = position + np.linspace(-0.2, 0.2, len(seconds.samples))
+        axes.plot(seconds.samples, spread, "o", ms=2.5, color="black", alpha=0.45, mew=0)
         axes.annotate(
-            f"{median:.3g} s", (max(seconds["samples"]), position), (5, 0), textcoords="offset points", va="center", fontsize=8
+            f"{median:.3g} s", (max(seconds.samples), position), (5, 0), textcoords="offset points", va="center", fontsize=8
         )
-    axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.label for row, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, largest * 1.17)
     axes.set_xlabel("seconds: median, quartiles, samples (less is better)", fontsize=8)
     _tidy(axes)
 
 
-def _curves(part: FigureBase, rows: Sequence[Row], style: dict[str, dict[str, Any]]) -> None:
+def _curves(part: FigureBase, runs: Sequence[Run], style: Style) -> None:
     """Equal curves lie on each other, so the first ones are drawn broadest."""
     loss, accuracy = part.subplots(1, 2)
-    for position, row in enumerate(rows):
-        look = {**style[label(row)], "lw": 1.2 + 0.7 * (len(rows) - position), "ms": 3, "alpha": 0.8}
-        epochs = range(1, len(row["loss"]) + 1)
-        loss.plot(epochs, row["loss"], **look)
-        accuracy.plot(epochs, [np.nan if value is None else value for value in row["accuracy"]], **look)
+    for position, run in enumerate(runs):
+        look = {**style[run.label], "lw": 1.2 + 0.7 * (len(runs) - position), "ms": 3, "alpha": 0.8}
+        epochs = range(1, len(run.loss) + 1)
+        loss.plot(epochs, run.loss, **look)
+        accuracy.plot(epochs, [np.nan if value is None else value for value in run.accuracy], **look)
     for axes, title in ((loss, "loss"), (accuracy, "accuracy")):
         axes.set_title(title, fontsize=8)
         axes.set_xlabel("epoch", fontsize=8)
@@ -143,43 +132,42 @@ def _curves(part: FigureBase, rows: Sequence[Row], style: dict[str, dict[str, An
     _legend(part, loss)
 
 
-def _sweep(part: FigureBase, sweep: dict[str, Any], style: dict[str, dict[str, Any]]) -> None:
+def _sweep(part: FigureBase, sweep: Sweep, style: Style) -> None:
     """Samples a second, log-log; a ring where the fastest engine changes, or one backend overtakes another."""
     axes = part.subplots()
-    values = [cell["value"] for cell in sweep["cells"]]
+    values = [cell.value for cell in sweep.cells]
     for name, look in style.items():
-        found = [(cell["value"], row) for cell in sweep["cells"] for row in cell["results"] if label(row) == name]
-        points = [(value, row["samples_per_second"]) for value, row in found if row["samples_per_second"]]
+        found = [(cell.value, run) for cell in sweep.cells for run in cell.results if run.label == name]
+        points = [(value, run.samples_per_second) for value, run in found if run.samples_per_second]
         if points:
             axes.plot(*zip(*points, strict=True), lw=1.4, ms=4, **look)
-    for crossing in sweep["crossovers"]:
-        if crossing["shown"]:
-            axes.plot(crossing["value"], crossing["samples_per_second"], "o", ms=11, mfc="none", mec="black", mew=1)
-            text = f"{crossing['faster_above']}\nfrom {crossing['value']:.0f}"
-            where = crossing["value"], crossing["samples_per_second"]
+    for crossing in sweep.crossovers:
+        if crossing.shown:
+            where = crossing.value, crossing.samples_per_second
+            axes.plot(*where, "o", ms=11, mfc="none", mec="black", mew=1)
+            text = f"{crossing.faster_above}\nfrom {crossing.value:.0f}"
             axes.annotate(text, where, (6, -16), textcoords="offset points", fontsize=7)
     _log(axes, "x", "y")
     axes.set_xticks(values, [str(value) for value in values])
-    axes.set_xlabel(f"{PARAMETERS[sweep['parameter']]} (rings: one engine overtakes another)", fontsize=8)
+    axes.set_xlabel(f"{PARAMETERS[sweep.parameter]} (rings: one engine overtakes another)", fontsize=8)
     axes.set_ylabel("samples a second (more is better)", fontsize=8)
     _legend(part, axes)
     _tidy(axes)
 
 
-def _roofline(part: FigureBase, found: Sequence[dict[str, Any]], style: dict[str, dict[str, Any]]) -> None:
+def _roofline(part: FigureBase, found: Sequence[Roofline], style: Style) -> None:
     axes = part.subplots()
-    intensities = [op["flops"] / op["bytes"] for entry in found for op in entry["ops"]]
+    intensities = [op.flops / op.bytes for backend in found for op in backend.ops]
     x = np.geomspace(min(intensities) / 2, max(intensities) * 8)  # with room for names on the right
-    for entry in found:
-        look = style[label(entry)]
-        roof = np.minimum(entry["peak_flops"], x * entry["bandwidth"]) / 1e9
-        axes.plot(x, roof, color=look["color"], lw=1, label=f"{label(entry)}: its limits")
-        for position, op in enumerate(entry["ops"]):
-            where = op["flops"] / op["bytes"], op["flops"] / op["seconds"] / 1e9
+    for backend in found:
+        look = style[backend.label]
+        roof = np.minimum(backend.peak_flops, x * backend.bandwidth) / 1e9
+        axes.plot(x, roof, color=look["color"], lw=1, label=f"{backend.label}: its limits")
+        for position, op in enumerate(backend.ops):
+            where = op.flops / op.bytes, op.flops / op.seconds / 1e9
             axes.plot(*where, look["marker"], color=look["color"], ms=5)
-            axes.annotate(
-                op["op"], where, (5, 3 if position % 2 else -8), textcoords="offset points", fontsize=7, color=look["color"]
-            )
+            shift = 5, 3 if position % 2 else -8
+            axes.annotate(op.op, where, shift, textcoords="offset points", fontsize=7, color=look["color"])
     _log(axes, "x", "y")
     axes.set_xlabel("operations per byte", fontsize=8)
     axes.set_ylabel("10⁹ operations a second", fontsize=8)

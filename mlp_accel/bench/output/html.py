@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from mlp_accel.bench.output.columns import Output, cells, columns_of
 from mlp_accel.bench.output.figures import WIDTH, Panel, describe, panels
 from mlp_accel.bench.output.tables import path_lines, sweep_path_lines
-from mlp_accel.bench.result_files import label, up_to_date
+from mlp_accel.bench.results import Result, Run, Sweep
 from mlp_accel.bench.sweeps import PARAMETERS
 from mlp_accel.files import write_text
 
@@ -43,7 +44,7 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(result: dict[str, Any], path: Path) -> None:
+def write_report(result: Result, path: Path) -> None:
     """Write the report to `path`, whole or not at all.
 
     Raises
@@ -54,36 +55,29 @@ def write_report(result: dict[str, Any], path: Path) -> None:
     write_text(path, report(result))
 
 
-def report(result: dict[str, Any]) -> str:
-    """The text of the HTML file.
-
-    Parameters
-    ----------
-    result : dict
-        As `bench` writes it, or an older version of it did.
-    """
-    result = up_to_date(result)
-    environment = result["environment"]
+def report(result: Result) -> str:
+    """The text of the HTML file."""
+    environment = result.environment
     title = f"mlp_accel benchmark: {describe(result)}"
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(environment['cpu'])}, {environment['cores']} cores, {escape(environment['date'])}.{_warnings(result)}</p>",
-        _epoch_table(result["results"]),
+        _epoch_table(result),
         _paragraphs(path_lines(result)),
         *(f"<h2>{escape(panel.title)}</h2><figure>{_svg(panel)}</figure>" for panel in panels(result)),
-        *(_crossover_table(sweep) + _paragraphs(sweep_path_lines(sweep)) for sweep in result.get("sweeps", [])),
-        _definitions("Settings", result["config"]),
+        *(_crossover_table(sweep) + _paragraphs(sweep_path_lines(sweep)) for sweep in result.sweeps),
+        _definitions("Settings", result.config.to_dict()),
         _definitions("Environment", environment),
-        *(_definitions(f"Engine {label(row)}", _details(row)) for row in result["results"] if row["status"] == "ok"),
+        *(_definitions(f"Engine {run.label}", _details(run)) for run in result.results if run.status == "ok"),
     ]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
 
 
-def _warnings(result: dict[str, Any]) -> str:
+def _warnings(result: Result) -> str:
     words = []
-    if result["config"]["short"]:
+    if result.config.short:
         words.append("A short run: too few epochs to quote.")
-    if result.get("interrupted"):
+    if result.interrupted:
         words.append("Interrupted: only what was measured until then.")
     return "".join(f" <strong>{word}</strong>" for word in words)
 
@@ -92,54 +86,43 @@ def _paragraphs(lines: Sequence[str]) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def _epoch_table(rows: Sequence[dict[str, Any]]) -> str:
-    headings = ("", "median s", "min", "quartiles", "cold start", "transfer", "cores busy", "loss", "test acc.")
-    return _table(headings, [_epoch_cells(row) for row in rows])
+def _epoch_table(result: Result) -> str:
+    headings = [f"{column.plain_heading} {column.unit}".strip() for column in columns_of(Output.HTML)]
+    return _table(["", *headings], [_epoch_cells(run, result) for run in result.results])
 
 
-def _epoch_cells(row: dict[str, Any]) -> list[str]:
-    seconds = row["epoch_seconds"]
-    if not seconds:
-        return [escape(label(row)), f'<td class="reason" colspan="8">{escape(row["status"])}: {escape(row["reason"] or "")}</td>']
-    accuracy = "–" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
-    return [
-        escape(label(row)),
-        f"{seconds['median']:.4f}",
-        f"{seconds['min']:.4f}",
-        f"{seconds['q1']:.4f}–{seconds['q3']:.4f}",
-        f"{row['cold_start_seconds']:.2f}",
-        f"{row['transfer_seconds']:.4f}",
-        f"{row['cores_used']:.2f}",
-        f"{row['loss'][-1]:.4f}",
-        accuracy,
-    ]
+def _epoch_cells(run: Run, result: Result) -> list[str]:
+    if not run.epoch_seconds:
+        reason = escape(f"{run.status}: {run.reason or ''}")
+        return [escape(run.label), f'<td class="reason" colspan="{len(columns_of(Output.HTML))}">{reason}</td>']
+    return [escape(text) for text in (run.label, *cells(run, result, Output.HTML, run.status))]
 
 
-def _crossover_table(sweep: dict[str, Any]) -> str:
-    what = PARAMETERS[sweep["parameter"]]
+def _crossover_table(sweep: Sweep) -> str:
+    what = PARAMETERS[sweep.parameter]
     rows = [
-        [f"{crossing['value']:.0f}", escape(crossing["faster_below"]), escape(crossing["faster_above"])]
-        for crossing in sweep["crossovers"]
+        [f"{crossing.value:.0f}", escape(crossing.faster_below), escape(crossing.faster_above)] for crossing in sweep.crossovers
     ]
     if not rows:
         return f"<p>No engine overtakes another with the {what}.</p>"
     return f"<h2>Who overtakes whom with the {what}</h2>" + _table((what, "faster below", "faster above"), rows)
 
 
-def _details(row: dict[str, Any]) -> dict[str, Any]:
+def _details(run: Run) -> dict[str, Any]:
+    content = run.to_dict()
     return {
-        key: row.get(key)
+        key: content.get(key)
         for key in ("device", "path", "form", "versions", "thread_pools", "llvm_target", "compiled_code", "cores_used")
     }
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = ["".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) for row in rows]
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
-def _definitions(title: str, values: dict[str, Any]) -> str:
+def _definitions(title: str, values: Mapping[str, Any]) -> str:
     terms = "".join(f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_plain(value))}</dd>" for key, value in values.items())
     return f"<h2>{escape(title)}</h2><dl>{terms}</dl>"
 

@@ -1,4 +1,4 @@
-"""What a peer is: a library that trains the same network on the same data, behind the methods of an engine."""
+"""The worker of an engine that is a peer: another library that trains the same network on the same data."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import threadpoolctl
 
 from mlp_accel.backends import get_backend
+from mlp_accel.bench.config import Config
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.network import init_params
@@ -27,15 +28,14 @@ WARM_UP_STEPS = 2
 
 
 class Peer(ABC):
-    """Another library as an engine of the benchmark.
+    """Another library that trains; each method answers one command.
 
     All peers start from the same weights as the backends. The order of the samples is each one's own. Pixels are scaled and
     converted once, before the first epoch, because that is what their users do.
 
     Parameters
     ----------
-    config : dict
-        As in the result file.
+    config : Config
 
     Raises
     ------
@@ -50,21 +50,21 @@ class Peer(ABC):
     """What to report the version of."""
 
     form: ClassVar[str]
-    """How it is used, for people."""
+    """In which way the library is used, in the words of the report."""
 
     activations: ClassVar[Sequence[str]] = ("tanh", "relu", "sigmoid")
     gradients: ClassVar[Sequence[str]] = ("exact",)
     data: Dataset
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.layer_sizes: list[int] = config["layer_sizes"]
-        self.activation: str = config["activation"]
-        self.gradient: str = config["gradient"]
-        self.dtype: str = config["dtype"]
-        self.batch_size: int = min(config["batch_size"], config["n_train"])
-        self.learning_rate: float = config["learning_rate"]
-        self.seed: int = config["seed"]
-        self.threads: int = config["threads"]
+    def __init__(self, config: Config) -> None:
+        self.layer_sizes = config.layer_sizes
+        self.activation = config.activation
+        self.gradient = config.gradient
+        self.dtype = config.dtype
+        self.batch_size = min(config.batch_size, config.n_train)
+        self.learning_rate = config.learning_rate
+        self.seed = config.seed
+        self.threads = config.threads
         self.config = config
         self.check_settings()
         self.prepare_import()
@@ -107,7 +107,7 @@ class Peer(ABC):
         """Raise `PeerUnavailableError` for settings that this peer has no form of."""
         if self.activation not in self.activations:
             raise PeerUnavailableError(f"it has no {self.activation}, only {', '.join(self.activations)}")
-        if self.config["optimizer"] != "sgd" or self.config["weight_decay"]:
+        if self.config.optimizer != "sgd" or self.config.weight_decay:
             raise PeerUnavailableError("it trains with plain SGD only: no other optimizer, and no weight decay")
         if self.gradient not in self.gradients:
             raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
@@ -117,7 +117,7 @@ class Peer(ABC):
     def warm_up(self) -> dict[str, Any]:
         """Two steps on noise: with them every library is loaded and every kernel compiled."""
         rng = np.random.default_rng(0)
-        n = min(WARM_UP_STEPS * self.batch_size, self.config["n_train"])
+        n = min(WARM_UP_STEPS * self.batch_size, self.config.n_train)
         self.place(rng.random((n, self.layer_sizes[0])).astype(self.dtype), rng.integers(0, self.layer_sizes[-1], n))
         self.start(self._initial_params())
         self.epoch()
@@ -129,7 +129,7 @@ class Peer(ABC):
 
     def load(self) -> dict[str, Any]:
         """Read the data, scale and convert it, and begin the training."""
-        self.data = load(self.config["data"])
+        self.data = load(self.config.data)
         x = self.data.x_train
         begin = perf_counter()
         if x.dtype == np.uint8:

@@ -40,7 +40,7 @@ class JaxPeer(Peer):
         """Compile the epoch for the shape of the data, with which it will be called."""
         jax, jnp = self.package, self.package.numpy
         self.start(self._initial_params())
-        n, n_in = self.config["n_train"], self.layer_sizes[0]
+        n, n_in = self.config.n_train, self.layer_sizes[0]
         x, y = jax.ShapeDtypeStruct((n, n_in), jnp.dtype(self.dtype)), jax.ShapeDtypeStruct((n,), jnp.int32)
         epoch = jax.jit(functools.partial(_epoch, jax, self.activation, self.batch_size, self.learning_rate), donate_argnums=0)
         self._compiled = epoch.lower(self.layers, self.key, x, y).compile()
@@ -78,8 +78,8 @@ def _epoch(
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
         return losses.mean(), (losses.sum(), (logits.argmax(axis=1) == y).sum())
 
-    def step(layers: Any, rows: Any) -> tuple[Any, tuple[Any, Any]]:
-        grads, sums = jax.grad(mean_loss, has_aux=True)(layers, x[rows], y[rows])
+    def step(layers: Any, batch: Any) -> tuple[Any, tuple[Any, Any]]:
+        grads, sums = jax.grad(mean_loss, has_aux=True)(layers, x[batch], y[batch])
         return jax.tree.map(lambda parameter, grad: parameter - learning_rate * grad, layers, grads), sums
 
     n = len(x)

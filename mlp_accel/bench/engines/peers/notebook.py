@@ -41,8 +41,8 @@ class NotebookPeer(Peer):
         order = self.rng.permutation(n)
         loss = hits = 0.0
         for start in range(0, n, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch_loss, batch_hits = self._step(self.x[rows], self.y[rows])
+            batch = order[start : start + self.batch_size]
+            batch_loss, batch_hits = self._step(self.x[batch], self.y[batch])
             loss += batch_loss
             hits += batch_hits
         return loss / n, hits / n

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 class NumpyHandwrittenPeer(Peer):
-    """Minibatches gathered into a buffer, products into buffers, the learning rate folded into the error."""
+    """Minibatches gathered into a buffer, products into buffers, the learning rate multiplied into the delta."""
 
     modules = ("numpy",)
     distributions = ("numpy",)
@@ -42,11 +42,11 @@ class NumpyHandwrittenPeer(Peer):
             hits += batch_hits
         return float(loss) / n, float(hits) / n
 
-    def _step(self, rows: Array) -> tuple[Any, Any]:
-        m = len(rows)
+    def _step(self, batch: Array) -> tuple[Any, Any]:
+        m = len(batch)
         outputs, samples = [a[:m] for a in self.outputs], self.samples[:m]
-        np.take(self.x, rows, axis=0, out=outputs[0], mode="clip")  # any other mode copies once more
-        y = self.y[rows]
+        np.take(self.x, batch, axis=0, out=outputs[0], mode="clip")  # any other mode copies once more
+        y = self.y[batch]
         for layer, (weights, bias) in enumerate(self.layers):
             z = np.matmul(outputs[layer], weights, out=outputs[layer + 1])
             z += bias

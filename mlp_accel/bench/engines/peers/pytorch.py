@@ -42,14 +42,14 @@ class PyTorchPeer(Peer):
         torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for rows in torch.randperm(n).split(self.batch_size):
-            x, y = self.x[rows], self.y[rows]
+        for batch in torch.randperm(n).split(self.batch_size):
+            x, y = self.x[batch], self.y[batch]
             logits = self.model(x)
             loss = torch.nn.functional.cross_entropy(logits, y)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            loss_sum += loss.detach() * len(rows)
+            loss_sum += loss.detach() * len(batch)
             hits += (logits.argmax(1) == y).sum()
         return float(loss_sum) / n, float(hits) / n
 

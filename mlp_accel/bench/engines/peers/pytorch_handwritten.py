@@ -26,8 +26,8 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
         n = len(self.x)
         loss_sum, hits = torch.zeros((), dtype=self.x.dtype), torch.zeros((), dtype=torch.int64)
         with torch.inference_mode():
-            for rows in torch.randperm(n).split(self.batch_size):
-                loss, correct = self._step(self.x[rows], self.y[rows])
+            for batch in torch.randperm(n).split(self.batch_size):
+                loss, correct = self._step(self.x[batch], self.y[batch])
                 loss_sum += loss
                 hits += correct
         return float(loss_sum) / n, float(hits) / n

@@ -6,7 +6,9 @@ DIFFERENT = 1
 
 WRONG_USAGE = 2
 UNAVAILABLE = 3
-INCONCLUSIVE = 4
+UNDECIDED = 4
+"""No verdict is possible: a gate is inconclusive, or two files have nothing to compare."""
+
 TRAINING_FAILED = 5
 INTERNAL_ERROR = 70
 INTERRUPTED = 130

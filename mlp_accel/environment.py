@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 import mlp_accel
-from mlp_accel.backends.threads import available_cores, cgroup_cores
-from mlp_accel.bench.engines.libraries import thread_pools
+from mlp_accel.backends.threads import available_cores, cgroup_cores, thread_pools
 
 ENVIRONMENT_VARIABLES = (
     "MLP_ACCEL_BACKEND",

@@ -1,0 +1,142 @@
+"""The times of the ops of a step, and the limits of the device that they are compared with; measured in the worker.
+
+The roofline of Williams, Waterman and Patterson ("Roofline: an insightful visual performance model for multicore architectures",
+2009): an op does at most as many operations a second as the peak, and at most its operations per byte times the bandwidth. Peak and
+bandwidth are measured here, with the threads that the ops have, by a large product and a large copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.activations import find_activation
+from mlp_accel.backends import Backend
+from mlp_accel.backends.memory import Arena
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.results import Op
+from mlp_accel.optimizers import Rule, find_optimizer
+
+PEAK_SIZE = 2048
+"""Rows and columns of the product that the peak is taken from."""
+
+COPY_BYTES = 2**28
+"""Of the copy that the bandwidth is taken from: more than caches hold."""
+
+SHORTEST = 0.02
+"""Seconds that a sample lasts at least."""
+
+SAMPLES = 7
+
+
+def measure_roofline(backend: Backend, config: Config) -> dict[str, Any]:
+    """Time the ops of a step, and the two limits.
+
+    Parameters
+    ----------
+    backend : Backend
+    config : Config
+        The shapes are those of its first layer.
+
+    Returns
+    -------
+    dict
+        ``peak_flops`` (operations a second), ``bandwidth`` (bytes a second) and ``ops``: for each its ``flops``, the ``bytes`` that
+        it must read and write at least once, and ``seconds``.
+    """
+    ops = [
+        Op(op=name, flops=flops, bytes=size, seconds=seconds_per_call(backend, call)).to_dict()
+        for name, flops, size, call in step_ops(backend, config)
+    ]
+    return {"peak_flops": peak_flops(backend), "bandwidth": bandwidth(backend), "ops": ops}
+
+
+def step_ops(backend: Backend, config: Config) -> list[tuple[str, float, float, Callable[[], Any]]]:
+    """Name, operations, bytes and call of each op of a step; an exponential or a tanh is counted as one operation."""
+    rng = np.random.default_rng(0)
+    n_in, width, n_out = config.layer_sizes[:3]
+    n = min(config.batch_size, config.n_train)
+    item = np.dtype(config.dtype).itemsize
+    activation, rule, scalars = find_activation(config.activation), *_rule(backend, config)
+    pixels = backend.asarray(rng.integers(0, 256, (4 * n, n_in), dtype=np.uint8))
+    labels, rows = backend.asarray(rng.integers(0, n_out, 4 * n)), backend.asarray(rng.permutation(4 * n)[:n])
+    x, y, logits = backend.asarray(rng.random((n, n_in))), labels[:n], backend.asarray(rng.normal(size=(n, n_out)))
+    params = backend.asarray(rng.normal(size=(n_in, width)) / n_in), backend.asarray(np.zeros(width))
+    slots = [(backend.asarray(np.zeros((n_in, width))), backend.asarray(np.zeros(width))) for _ in range(rule.n_slots)]
+    above, kept = backend.asarray(rng.normal(size=(width, n_out))), backend.asarray(rng.random((n, width)))
+    error, delta = backend.asarray(rng.normal(size=(n, n_out))), backend.asarray(1e-6 * rng.normal(size=(n, width)))
+    arena = Arena()
+
+    def in_place(op: Callable[[], Any]) -> Callable[[], Any]:
+        """In memory that is there already, as in training."""
+
+        def call() -> Any:
+            arena.restart()
+            with backend.reusing(arena):
+                return op()
+
+        return call
+
+    products, weights = 2.0 * n * n_in * width, n_in * width
+    ops: list[tuple[str, float, float, Callable[[], Any]]] = [
+        ("minibatch", n * n_in, n * n_in * (1 + item), lambda: backend.minibatch(pixels, labels, rows)),
+        ("dense", products + 2 * n * width, item * (n * n_in + weights + n * width), lambda: backend.dense(x, *params, activation)),
+        ("classify", 6 * n * n_out, 2 * item * n * n_out, lambda: backend.classify(logits, y, config.gradient)),
+        (
+            "hidden_delta",
+            2 * n * width * n_out + 3 * n * width,
+            item * (n * n_out + width * n_out + 2 * n * width),
+            lambda: backend.hidden_delta(error, above, kept, activation),
+        ),
+        (
+            "update",
+            products + n * width + (1 + len(rule.record.assignments)) * weights,
+            item * (n * n_in + n * width + 2 * (1 + rule.n_slots) * weights),
+            lambda: backend.update(params, slots, x, delta, rule, scalars),
+        ),
+    ]
+    return [(name, flops, size, in_place(op)) for name, flops, size, op in ops]
+
+
+def _rule(backend: Backend, config: Config) -> tuple[Rule, Any]:
+    """The rule of the optimiser, and the numbers of a step at a rate of 1, which leaves an error as large as it is."""
+    optimizer = find_optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+    rule = optimizer.record_for([optimizer])
+    return rule, backend.scalar_rows(optimizer.scalars(rule, np.ones(1), 1))[0]
+
+
+def seconds_per_call(backend: Backend, call: Callable[[], Any]) -> float:
+    """Median over samples of many calls in a row, the device synchronised around each sample."""
+
+    def sample(calls: int) -> float:
+        backend.synchronize()
+        start = perf_counter()
+        for _ in range(calls):
+            call()
+        backend.synchronize()
+        return perf_counter() - start
+
+    calls = 1
+    while (seconds := sample(calls)) < SHORTEST:
+        calls = max(2 * calls, int(calls * SHORTEST / max(seconds, 1e-9)))
+    return float(np.median([sample(calls) / calls for _ in range(SAMPLES)]))
+
+
+def peak_flops(backend: Backend) -> float:
+    """Operations a second of a large product."""
+    square = backend.asarray(np.random.default_rng(0).random((PEAK_SIZE, PEAK_SIZE)))
+    return 2.0 * PEAK_SIZE**3 / seconds_per_call(backend, lambda: square @ square)
+
+
+def bandwidth(backend: Backend) -> float:
+    """Bytes a second that a large copy reads and writes."""
+    items = COPY_BYTES // np.dtype(backend.dtype).itemsize
+    source, target = backend.asarray(np.ones(items)), backend.asarray(np.zeros(items))
+
+    def copy() -> None:
+        target[...] = source
+
+    return 2.0 * COPY_BYTES / seconds_per_call(backend, copy)

@@ -1,0 +1,280 @@
+"""What `mlp-accel bench` has found, as immutable objects.
+
+Each class is an object of the result file, and its attributes have the names that they have there: `Record.to_dict` writes it and
+`Record.from_dict` reads it. Files, checks and older schemas are in `result_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from mlp_accel.bench.config import Config
+from mlp_accel.bench.record import Record
+
+SCHEMA = 2
+
+REFERENCE = "numpy"
+"""The backend whose loop all others are held to."""
+
+
+def engine_label(name: str, path: str | None) -> str:
+    """What people call an engine: ``numba sparse``, or the name of a peer."""
+    return f"{name} {path}" if path else name
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """`engine_label` of an object of the result file."""
+    return engine_label(str(row["name"]), row.get("path"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Record):
+    """Times of an engine: median, minimum, quartiles, and the samples themselves, in seconds."""
+
+    median: float
+    min: float
+    q1: float
+    q3: float
+    samples: tuple[float, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Summary:
+        """The summary of one or more times."""
+        q1, median, q3 = np.percentile(samples, [25, 50, 75])
+        return cls(median=float(median), min=min(samples), q1=float(q1), q3=float(q3), samples=tuple(samples))
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Read it; what is missing is computed from the samples."""
+        return super().from_dict({**cls.of(content["samples"]).to_dict(), **content})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedOver(Record):
+    """Which paths were not taken.
+
+    Attributes
+    ----------
+    passed_over : tuple of (str, str)
+        Path, and why not.
+    """
+
+    name: str
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord(Record):
+    """What is known by the name of a backend or a peer, and the path; a peer has none, nor has a backend that cannot run."""
+
+    name: str
+    path: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return engine_label(self.name, self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(EngineRecord):
+    """What was measured of one engine: a row of the results.
+
+    Attributes
+    ----------
+    kind : {"backend", "peer"}
+    status : {"ok", "unavailable", "failed", "mismatch"}
+        ``mismatch``: what it computes is not right, so it has no times.
+    reason : str or None
+        Why it is not ok.
+    refused : bool
+        What failed is a setting or a size, which the user can change.
+    cold_start_seconds, transfer_seconds : float or None
+        From the start of the process to the end of the warm-up, and for putting the data where it is trained on.
+    epoch_seconds : Summary or None
+        Of the steady epochs.
+    cores_used : float or None
+        CPU seconds per second, the median of the steady epochs.
+    loss, accuracy : tuple
+        On the training samples, for each epoch from the first one on. None where it is not finite or not known.
+    train_accuracy : float or None
+        The last accuracy.
+    device, form, versions, thread_pools, llvm_target, compiled_code
+        What its worker says of itself, as far as it got.
+    samples_per_second : float or None
+        Where it is a cell of a sweep.
+    """
+
+    WORKER: ClassVar[frozenset[str]] = frozenset({"device", "form", "versions", "thread_pools", "llvm_target", "compiled_code"})
+    OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"samples_per_second"}
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"epoch_seconds": Summary}
+
+    passed_over: tuple[tuple[str, str], ...] = ()
+    kind: str = "backend"
+    status: str
+    reason: str | None = None
+    refused: bool = False
+    cold_start_seconds: float | None = None
+    transfer_seconds: float | None = None
+    epoch_seconds: Summary | None = None
+    cores_used: float | None = None
+    loss: tuple[float | None, ...] = ()
+    accuracy: tuple[float | None, ...] = ()
+    train_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    device: str | None = None
+    form: str | None = None
+    versions: Mapping[str, str] | None = None
+    thread_pools: tuple[str, ...] | None = None
+    llvm_target: str | None = None
+    compiled_code: str | None = None
+    samples_per_second: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Record):
+    """The benchmark at one value of a sweep."""
+
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": Run, "no_faster_path": PassedOver}
+
+    value: int
+    results: tuple[Run, ...]
+    no_faster_path: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossover(Record):
+    """Where one engine becomes faster than another.
+
+    Attributes
+    ----------
+    value, seconds, samples_per_second : float
+        Of what is swept, of an epoch there, and the speed.
+    faster_below, faster_above : str
+        Labels of the engines.
+    shown : bool
+        Whether the two are backends, or the fastest of all there.
+    """
+
+    value: float
+    seconds: float
+    faster_below: str
+    faster_above: str
+    shown: bool
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Record):
+    """Speed against one setting, in rising order of its values."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted"})
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"cells": Cell, "crossovers": Crossover}
+
+    parameter: str
+    cells: tuple[Cell, ...]
+    interrupted: bool = False
+    crossovers: tuple[Crossover, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeToAccuracy(EngineRecord):
+    """How long one engine trained until it reached the accuracy.
+
+    Attributes
+    ----------
+    seconds : Summary or None
+        Over the seeds.
+    epochs : tuple of int
+        For each seed.
+    """
+
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"seconds": Summary}
+
+    kind: str = "backend"
+    status: str
+    reason: str | None = None
+    seconds: Summary | None = None
+    epochs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until(Record):
+    """Time of every engine to a test accuracy, a fraction of the test set."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted"})
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": TimeToAccuracy}
+
+    accuracy: float
+    seeds: tuple[int, ...]
+    max_epochs: int
+    interrupted: bool = False
+    results: tuple[TimeToAccuracy, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op(Record):
+    """An op of a step: its floating-point operations, the bytes that it must read and write at least once, and seconds a call."""
+
+    op: str
+    flops: float
+    bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline(EngineRecord):
+    """The ops of a step on a backend, beside the limits of its device: operations a second and bytes a second."""
+
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"ops": Op}
+
+    peak_flops: float
+    bandwidth: float
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Record):
+    """A result file of `mlp-accel bench`.
+
+    Attributes
+    ----------
+    environment : dict
+        As `environment` gives it.
+    no_faster_path : tuple of PassedOver
+        Backends that have no faster path than the loop for this.
+    results : tuple of Run
+    interrupted : bool
+        Ctrl-C ended it early.
+    reference : Run or None
+        The reference, if it is not one of `results`.
+    sweeps, until, roofline
+        What else was asked for.
+    """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted", "reference", "sweeps", "until", "roofline"})
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {
+        "config": Config,
+        "no_faster_path": PassedOver,
+        "results": Run,
+        "reference": Run,
+        "sweeps": Sweep,
+        "until": Until,
+        "roofline": Roofline,
+    }
+
+    schema: int = SCHEMA
+    environment: Mapping[str, Any]
+    config: Config
+    no_faster_path: tuple[PassedOver, ...] = ()
+    interrupted: bool = False
+    results: tuple[Run, ...]
+    reference: Run | None = None
+    sweeps: tuple[Sweep, ...] = ()
+    until: Until | None = None
+    roofline: tuple[Roofline, ...] | None = None
