@@ -81,7 +81,7 @@ def test_the_package_that_is_measured_is_the_one_in_the_build(config: dict[str, 
     [
         ("del Trainer", "head: ImportError: cannot import name 'Trainer'"),
         ("import os\nTrainer.epoch = lambda self: os._exit(7)", "head: the worker died in 'warm_up': exit status 7"),
-        ("Trainer.epoch = lambda self: Epoch([float('nan')], [0], 0)", "head does not compute .* the loss is nan"),
+        ("Trainer.epoch = lambda self: EpochResult([float('nan')], [0], 0)", "head does not compute .* the loss is nan"),
         (
             "_i = Trainer.__init__\ndef half(s, x, y, *a, **k): _i(s, x[:150], y[:150], *a, **k)\nTrainer.__init__ = half",
             "not compute",
