@@ -45,7 +45,7 @@ def examine() -> tuple[dict[str, Any], int]:
         _check_path(path, selected["backend"], findings)
     verdict = UNAVAILABLE if selected and selected["backend"] is None else OK
     report = {
-        "schema": 1,
+        "schema": 2,
         "mlp_accel": mlp_accel.__version__,
         "python": platform.python_version(),
         "environment": environment(),
