@@ -98,9 +98,9 @@ class Symbol:
         return _apply("/", other, self)
 
     def __pow__(self, other: Any) -> Any:
-        if isinstance(other, int) and 1 <= other <= 8 and not self.uniform:
+        if isinstance(other, int | float | np.number) and other in range(1, 9) and not self.uniform:
             result = self
-            for _ in range(other - 1):
+            for _ in range(int(other) - 1):
                 result = result * self
             return result
         return _power(self, other)

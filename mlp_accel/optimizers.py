@@ -101,6 +101,11 @@ class Optimizer:
             raise SettingError(f"{self.name} is no update rule: {form}; {defaults}")
         if "step" in names[:at]:
             raise SettingError(f"{self.name} is no update rule: {form}; step comes after rate")
+        unknown = [name for name, _ in self.settings if name not in self.defaults]
+        if unknown:
+            raise SettingError(
+                f"the optimizer {self.name!r} has no setting {unknown[0]}; it has {', '.join(self.defaults) or 'none'}"
+            )
         n_results, n_slots = len(self.record_for([self]).record.results), len(self.slots)
         if n_results != 1 + n_slots:
             raise SettingError(f"{self.name} must return the parameter and its {n_slots} slots; it returns {n_results} numbers")

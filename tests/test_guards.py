@@ -92,11 +92,13 @@ def counted_calls() -> Iterator[Counter[str]]:
             counts["package" if f"{os.sep}mlp_accel{os.sep}" in frame.f_code.co_filename else "elsewhere"] += 1
 
     before = sys.getprofile()
+    gc.disable()  # others may have asked to be called when it runs
     sys.setprofile(count)
     try:
         yield counts
     finally:
         sys.setprofile(before)
+        gc.enable()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

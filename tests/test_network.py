@@ -392,3 +392,10 @@ def test_the_notebooks_layout_converts_both_ways(n_in: int, n_out: int) -> None:
     weights, bias = from_notebook(w)
     assert (weights.shape, bias.shape) == ((n_in, n_out), (n_out,))
     np.testing.assert_array_equal(to_notebook(weights, bias), w)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4, 1), (5,)])
+def test_labels_of_another_shape_are_refused_and_not_stretched(backend64: Backend, shape: tuple[int, ...]) -> None:
+    y, y_hat = backend64.asarray(np.zeros(shape, np.int64)), backend64.asarray(np.full((4, 3), 1 / 3))
+    with pytest.raises(ValueError, match="y must hold one label for each row"):
+        loss_accuracy(backend64, y, y_hat)

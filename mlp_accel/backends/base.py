@@ -388,6 +388,8 @@ class Backend:
 
     def _one_hot(self, y: Array, like: Array) -> Array:
         """``(n, n_classes)`` of zeros with a one at each label, in the shape and dtype of `like`."""
+        if y.shape != like.shape[:1]:  # another shape might be stretched to fit
+            raise ValueError(f"y must hold one label for each row: shapes {tuple(y.shape)}, {tuple(like.shape)}")
         n_classes = like.shape[1]
         if n_classes not in self._classes:  # once: making it again would be a transfer at every step
             self._classes[n_classes] = self.asarray(np.arange(n_classes, dtype=np.int64))

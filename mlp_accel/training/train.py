@@ -14,6 +14,7 @@ from mlp_accel.activations import Activation
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import Step
+from mlp_accel.backends.paths import State
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
@@ -243,6 +244,15 @@ def _training(backend: Backend | str | None, threads: int | None, epochs: int) -
         yield used, count
 
 
+def _not_finite(loss: float, state: State) -> str | None:
+    """What has diverged: the loss, or by the last update, which no loss has seen yet, a parameter."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if not all(np.isfinite(array).all() for pair in state.params for array in pair):
+        return "a parameter became infinite or NaN"
+    return None
+
+
 def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> list[History]:
     """Train to the end, to a loss that is not finite, or to Ctrl-C; a history for each network."""
     paths = [trainer.taken_by(network) for network in range(len(trainer.optimizers))]
@@ -256,17 +266,20 @@ def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> l
     try:
         for epoch in range(1, epochs + 1):
             result = trainer.epoch()
-            finite = [place for place, loss in enumerate(result.losses) if math.isfinite(loss)]
-            for place in sorted(set(range(len(training))) - set(finite)):
+            states = trainer.states()
+            finite = []
+            for place, (loss, state) in enumerate(zip(result.losses, states, strict=True)):
+                problem = _not_finite(loss, state)
+                if problem is None:
+                    finite.append(place)
+                    continue
                 history, rate = histories[training[place]], trainer.learning_rates[place]
-                history.status = DIVERGED
-                history.reason = f"the loss is {result.losses[place]} in epoch {epoch} at learning rate {rate:g}"
+                history.status, history.reason = DIVERGED, f"{problem} in epoch {epoch} at learning rate {rate:g}"
             if not finite:
                 break
             if len(finite) < len(training):
                 trainer.keep(finite)
-                training = [training[place] for place in finite]
-            states = trainer.states()
+                training, states = [training[place] for place in finite], [states[place] for place in finite]
             for place, network, state in zip(finite, training, states, strict=True):
                 history = histories[network]
                 history.loss.append(result.losses[place])

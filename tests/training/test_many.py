@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlp_accel import History, SettingError, init_params, mini_batch_sgd, train_many
+from mlp_accel import History, SettingError, init_params, mini_batch_sgd, network, train_many
 from mlp_accel.backends import Backend
 from mlp_accel.training.trainer import Trainer
 from tests.reference import StrictBackend
@@ -122,8 +123,6 @@ def test_a_network_that_diverges_is_left_out_and_the_others_go_on(backend32: Bac
 
 def explodes_in(epoch: int, steps: int) -> Any:
     """A step of the user's own that makes the parameters of every second network NaN in that epoch."""
-    from mlp_accel import network
-
     calls = 0
 
     def step(backend: Backend, params: Any, slots: Any, *rest: Any) -> Any:
@@ -213,3 +212,15 @@ def test_networks_can_be_let_go_in_any_pattern_and_the_others_keep_their_bits(ba
         assert len(together.states()) == len(left)
         for at, place in enumerate(left):
             assert bits(together.params(at)) == bits(alone[place].params())
+
+
+def test_a_step_of_the_users_own_runs_in_one_thread(backend_name: str) -> None:
+    x, y = toy()
+    threads = set()
+
+    def step(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return network.train_step(*arguments)
+
+    train_many(x, y, NETWORKS, epochs=1, backend=backend_name, step=step)
+    assert threads == {threading.get_ident()}

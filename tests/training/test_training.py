@@ -470,3 +470,9 @@ def test_what_a_history_holds_is_left_alone_by_later_epochs(backend: Backend) ->
     assert len({tuple(copy) for _, copy in seen}) == 4
     for params, copy in seen:
         assert bits(params) == copy
+
+
+def test_a_last_update_that_makes_parameters_infinite_is_seen(backend_name: str) -> None:
+    x, y = toy()
+    with pytest.raises(NonFiniteLossError, match=r"a parameter became infinite or NaN in epoch 1 at learning rate 1e\+39"):
+        mini_batch_sgd(x, y, init_params(TOY), backend=backend_name, epochs=1, batch_size=len(x), learning_rate=1e39)

@@ -39,6 +39,8 @@ object of options, since Numba empties a dict that it is given."""
 
 logger = logging.getLogger("mlp_accel")
 
+_setting_cache = threading.RLock()
+
 c_functions: list[Any] = []
 """What `c_function` has compiled in this process, kept alive: kernels call their raw addresses."""
 
@@ -104,11 +106,12 @@ def _refuse_foreign(folder: Path) -> None:
 def _caching() -> Iterator[bool]:
     """Numba reads its global setting when a function is decorated; other people's functions must not see ours."""
     folder = cache_folder()
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or numba.config.CACHE_DIR)
-    try:
-        yield folder is not None
-    finally:
-        numba.config.CACHE_DIR = before
+    with _setting_cache:  # of two threads, one would restore what the other has set
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or numba.config.CACHE_DIR)
+        try:
+            yield folder is not None
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def jit(*, math: set[str] = MATH) -> Callable[[F], F]:
@@ -196,7 +199,8 @@ _process = _Process()
 
 
 def _after_fork() -> None:
-    _process.lock = threading.Lock()  # another thread of the parent may have held it
+    global _setting_cache
+    _process.lock, _setting_cache = threading.Lock(), threading.RLock()  # another thread of the parent may have held them
     try:
         layer = numba.threading_layer()
     except ValueError:  # no kernel has run: the threads will be this process's own
