@@ -382,3 +382,8 @@ def test_the_corrections_of_adam_are_computed_in_float64_for_each_step(rate: flo
 def test_an_optimiser_says_its_settings() -> None:
     assert str(find_optimizer("momentum", momentum=0.8, weight_decay=0.01)) == "momentum (momentum 0.8, weight_decay 0.01)"
     assert str(OPTIMIZERS["sgd"]) == "sgd"
+
+
+def test_a_setting_that_a_rule_does_not_have_is_refused_however_it_is_given() -> None:
+    with pytest.raises(SettingError, match="'momentum' has no setting momentun; it has momentum, weight_decay"):
+        Optimizer(OPTIMIZERS["momentum"].rule, (("momentun", 0.5),))
