@@ -6,7 +6,6 @@ are called by the names that are overloaded for both.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from mlp_accel.activations import Activation
@@ -86,9 +85,4 @@ def _results(record: Record) -> list[str]:
 
 
 def _operand(operand: Operand) -> str:
-    if isinstance(operand, str):
-        return operand
-    if math.isfinite(operand):
-        return f"(Real){operand!r}"
-    # Without a header, C has no names for these.
-    return "log((Real)-1)" if math.isnan(operand) else f"{'-' if operand > 0 else ''}log((Real)0)"
+    return operand if isinstance(operand, str) else f"(Real){operand!r}"
