@@ -10,7 +10,7 @@ import pytest
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends import Backend
 from mlp_accel.backends.paths import LOOP
-from mlp_accel.bench.checks import CHECK_STEPS, losses_differ, parameters_differ
+from mlp_accel.bench.checks import CHECK_STEPS, losses_differ, parameters_differ, work_off_the_clock
 from mlp_accel.datasets import Dataset
 from mlp_accel.optimizers import OPTIMIZERS
 from mlp_accel.training.trainer import Trainer
@@ -58,3 +58,17 @@ def test_losses_may_drift_apart_but_not_at_the_start() -> None:
     assert "epoch 1" in str(losses_differ([1.02, 0.5, 0.25], reference))
     assert "epoch 3" in str(losses_differ([1.0, 0.5, 0.27], reference))
     assert losses_differ([], []) is None
+
+
+@pytest.mark.parametrize(
+    ("late", "found_out"),
+    [
+        ([0.002], False),  # put aside by the system once: one epoch says nothing
+        ([0.002] * 4, False),
+        ([0.002] * 5, True),
+        ([0.002] * 4 + [0.0], False),
+        ([0.04, 0.05], True),  # no busy machine explains that
+    ],
+)
+def test_a_short_run_on_a_busy_machine_is_not_accused_of_work_off_the_clock(late: list[float], found_out: bool) -> None:
+    assert (work_off_the_clock(False, late, [0.01] * len(late)) is not None) == found_out
