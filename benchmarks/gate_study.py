@@ -63,10 +63,10 @@ from mlp_accel.backends import paths as _paths
 _start_path = _paths.start_path
 
 
-def start_path(backend, loop, task, states, x, y, asked):
+def start_path(backend, loop, task, states, x, y, requested):
     more = x.shape[0] // 20
     longer = [backend.xp.concat([array, array[:more]]) for array in (x, y)]
-    run, taken = _start_path(backend, loop, task, states, *longer, asked)
+    run, taken = _start_path(backend, loop, task, states, *longer, requested)
     train = run.epoch
 
     def epoch(orders, scalars):

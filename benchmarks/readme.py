@@ -47,7 +47,10 @@ def epoch_times() -> str:
 def notebook_study() -> str:
     """What the study of the notebook's recipe found."""
     variants = _read("notebook_study.json")["variants"]
-    lines = ["| recipe | seeds | printed numbers within 3 standard deviations | furthest | verdict |", "|---|---|---|---|---|"]
+    lines = [
+        "| recipe | seeds | printed numbers within 3 standard deviations | the furthest, in standard deviations | verdict |",
+        "|---|---|---|---|---|",
+    ]
     for name, found in variants.items():
         within, furthest = found["within_3_standard_deviations"], found["furthest_in_standard_deviations"]
         verdict = "confirmed" if found["confirmed"] else "rejected"
@@ -60,13 +63,20 @@ def gate_study() -> str:
     if not (RESULTS / "gate_study" / "summary.json").exists():
         return "Not recorded yet."
     lines = [
-        "| build against | machine | epochs of | gates | no slowdown found | slower | inconclusive |",
+        "| head | machine | backend | gates | no slowdown found | slower | inconclusive |",
         "|---|---|---|---|---|---|---|",
     ]
+    heads = {"itself": "the base itself", "slowed": "the base with 5 % more work"}
     for row in _read("gate_study/summary.json")["rows"]:
         rates = " | ".join(f"{rate:.1%}" for rate in row["rates"].values())
-        change = f" ({row['median_change']:+.1%})" if "median_change" in row else ""
-        lines.append(f"| {row['kind']}{change} | {row['condition']} | {row['backend']} | {row['gates']} | {rates} |")
+        resampled = "median_change" in row
+        change = f" ({row['median_change']:+.1%})" if resampled else ""
+        backend, gates = (row["backend"], f"{row['gates']} resampled") if resampled else ("both", f"{row['gates']} by the command")
+        lines.append(f"| {heads[row['kind']]}{change} | {row['condition']} | {backend} | {gates} | {rates} |")
+    lines += [
+        "",
+        "In brackets the median change of the epoch times. A resampled gate draws its launches from a record of many launches.",
+    ]
     return "\n".join(lines)
 
 
@@ -76,8 +86,8 @@ def cpu_study() -> str:
         return "Not recorded yet."
     cells = _read("cpu_study.json")["cells"]
     lines = [
-        "| network / batch size / threads | numba, s | fastest peer, s | numba is faster than it by | than the NumPy backend by "
-        "| the NumPy backend than NumPy by hand |",
+        "| network / batch size / threads | numba, s | fastest peer, s | time of that peer / numba | time of numpy / numba "
+        "| time of numpy-handwritten / numpy |",
         "|---|---|---|---|---|---|",
     ]
     for name, cell in cells.items():
@@ -91,9 +101,10 @@ def cpu_study() -> str:
     machine = next(iter(cells.values()))["environment"]
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {machine['commit'][:10]}. Medians; in",
+        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {machine['commit'][:10]}. Seconds per epoch, "
+        "medians. The last three columns are ratios of such times, with their 95 % intervals within the run; above 1 the engine "
+        "that is named last is the faster one.",
     ]
-    lines[-1] += " brackets the 95 % interval of the ratio within the run."
     return "\n".join(lines)
 
 

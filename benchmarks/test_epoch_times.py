@@ -7,7 +7,6 @@ the other, so a machine that slows down meanwhile is unfair to the later ones. P
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 def started(name: str, path: str | None) -> Engine:
     """A worker that is ready to train."""
     engine = Engine()
-    engine.call("create", "peer" if name in PEERS else "backend", name, replace(CONFIG, path=path).to_dict())
+    engine.call("create", "peer" if name in PEERS else "backend", name, CONFIG.to_dict(), path)
     engine.call("warm_up")
     engine.call("load")
     return engine

@@ -34,14 +34,15 @@ class Activation:
     slope : callable
         Its derivative.
     of_input : bool
-        The slope is a function of what goes into the unit; otherwise of what comes out, which saves memory and time.
+        The slope is a function of what goes into the unit. Otherwise it is a function of what comes out, which saves memory and
+        time: the output is stored anyway.
     name : str
         By default that of the function.
 
     Raises
     ------
     SettingError
-        If the slope is not the derivative of the function; names a place.
+        If the slope is not the derivative of the function; names an input at which it is not.
     RecordingError
         If one of them does what cannot be recorded.
     """
@@ -73,8 +74,8 @@ class Activation:
 
     @cached_property
     def times_slope(self) -> Record:
-        """``delta * slope``, recorded: a function of a delta, and of what comes out of the unit or (`of_input`) goes in."""
-        return record(lambda delta, kept: delta * self.slope(kept), 2)
+        """``delta * slope``, recorded: a function of a delta, and of the unit's output or (`of_input`) of what goes into it."""
+        return record(lambda delta, slope_input: delta * self.slope(slope_input), 2)
 
     def _check_slope(self) -> None:
         step = 1e-5
@@ -85,11 +86,11 @@ class Activation:
         expected = (beside[:, 1] - beside[:, 0]) / (2 * step)
         wrong = np.flatnonzero(~(np.abs(slopes - expected) <= 1e-5 * np.maximum(1.0, np.abs(expected))))
         if len(wrong):
-            place = wrong[0]
+            first = wrong[0]
             of = "input" if self.of_input else "output"
-            found = f"it is {slopes[place]:.6g}, differences of the function give {expected[place]:.6g}"
+            found = f"it is {slopes[first]:.6g}, differences of the function give {expected[first]:.6g}"
             what = f"the slope of the activation {self.name!r}, a function of its {of}"
-            raise SettingError(f"{what}, is wrong: at the input {CHECKED[place]:.3f} {found}")
+            raise SettingError(f"{what}, is wrong: at the input {CHECKED[first]:.3f} {found}")
 
 
 def activation(*, slope: Function, of_input: bool = False) -> Callable[[Function], Activation]:

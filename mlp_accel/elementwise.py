@@ -2,8 +2,8 @@
 
 An activation or an update rule is an ordinary function of numbers. Called with symbols in place of numbers it is *recorded*: a list
 of assignments, each subexpression once, which is then evaluated with any array module or printed as source for NumPy, Numba or
-CUDA C. What is the same for all elements of a step (a learning rate, ``1 - beta2**step``) is *uniform*: it is computed on the host,
-once a step and in float64.
+CUDA C. The numbers of a step that are the same for all elements (the learning rate, ``1 - beta2**step``) are its *scalars*; they
+are computed on the host, once a step and in float64.
 
 The functions here (`exp`, `tanh`, `where`, …) take symbols, numbers and NumPy arrays, so a function that is made of them can be
 called, and is tested, with numbers. An ``if``, ``==`` or ``float()`` on a symbol is an error: it could not be recorded.
@@ -63,10 +63,10 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 
 
 class Symbol:
-    """A number that is not known yet: records what is done with it."""
+    """A number that is not known yet: records what is done with it. A `scalar` is the same for all elements."""
 
-    def __init__(self, op: str, *arguments: Any, uniform: bool = False) -> None:
-        self.op, self.arguments, self.uniform = op, arguments, uniform
+    def __init__(self, op: str, *arguments: Any, scalar: bool = False) -> None:
+        self.op, self.arguments, self.scalar = op, arguments, scalar
 
     @property
     def boolean(self) -> bool:
@@ -98,7 +98,7 @@ class Symbol:
         return _apply("/", other, self)
 
     def __pow__(self, other: Any) -> Any:
-        if isinstance(other, int | float | np.number) and other in range(1, 9) and not self.uniform:
+        if isinstance(other, int | float | np.number) and other in range(1, 9) and not self.scalar:
             result = self
             for _ in range(int(other) - 1):
                 result = result * self
@@ -235,10 +235,10 @@ def _apply(op: str, *arguments: Any) -> Any:
         known, other = sorted(arguments, key=lambda x: isinstance(x, Symbol))
         return other if bool(known) == (op == "&") else bool(known)
     n_conditions = {"where": 1, "&": 2, "|": 2}.get(op, 0)
-    for place, argument in enumerate(arguments):
+    for position, argument in enumerate(arguments):
         if not isinstance(argument, Symbol | int | float | np.number):
             raise RecordingError(f"{argument!r} of type {type(argument).__name__} cannot be recorded; use numbers")
-        if (isinstance(argument, Symbol) and argument.boolean) != (place < n_conditions):
+        if (isinstance(argument, Symbol) and argument.boolean) != (position < n_conditions):
             raise RecordingError(
                 "& and | take conditions, all else takes numbers; where(condition, 1.0, 0.0) makes a number of one"
             )
@@ -257,11 +257,11 @@ def _apply(op: str, *arguments: Any) -> Any:
         return 0.0
     if op == "-" and _is(a, 0):
         op, arguments = "negative", (b,)
-    return Symbol(op, *arguments, uniform=all(not isinstance(x, Symbol) or x.uniform for x in arguments))
+    return Symbol(op, *arguments, scalar=all(not isinstance(x, Symbol) or x.scalar for x in arguments))
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    if any(isinstance(x, Symbol) and not x.uniform for x in (base, exponent)):
+    if any(isinstance(x, Symbol) and not x.scalar for x in (base, exponent)):
         raise RecordingError("** needs a whole number from 1 to 8 behind it, or two values that are the same for all elements")
     return _apply("**", base, exponent)
 
@@ -292,27 +292,27 @@ class Record:
         In order; each assigns a name of its own, ``t0``, ``t1``, ….
     results : tuple of str or float
         What the function returns: names, or constants.
-    columns : tuple of Symbol
-        The uniform values that it needs, called ``u0``, ``u1``, … in the assignments; `uniform_values` computes them.
+    scalars : tuple of Symbol
+        The scalars that it needs, called ``u0``, ``u1``, … in the assignments; `scalar_values` computes them.
     """
 
     elements: tuple[str, ...]
     assignments: tuple[Assignment, ...]
     results: tuple[Operand, ...]
-    columns: tuple[Symbol, ...]
+    scalars: tuple[Symbol, ...]
 
     @property
-    def uniforms(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(f"u{i}" for i in range(len(self.columns)))
+    def scalar_names(self) -> tuple[str, ...]:
+        """Names of the scalars in the assignments."""
+        return tuple(f"u{i}" for i in range(len(self.scalars)))
 
-    def __call__(self, xp: Any, elements: Sequence[Any], uniforms: Sequence[Any] = ()) -> tuple[Any, ...]:
+    def __call__(self, xp: Any, elements: Sequence[Any], scalars: Sequence[Any] = ()) -> tuple[Any, ...]:
         """Evaluate it with the array module `xp` (a Python array API standard one): one array for each result.
 
-        `elements` are arrays of one shape and dtype, `uniforms` numbers or 0-d arrays of that dtype.
+        `elements` are arrays of one shape and dtype, `scalars` numbers or 0-d arrays of that dtype.
         """
         like = elements[0]
-        known: dict[Operand, Any] = dict(zip((*self.elements, *self.uniforms), (*elements, *uniforms), strict=True))
+        known: dict[Operand, Any] = dict(zip((*self.elements, *self.scalar_names), (*elements, *scalars), strict=True))
 
         def array(operand: Operand) -> Any:
             """The operand as an array: unlike operators, the standard's functions do not take numbers."""
@@ -326,7 +326,7 @@ class Record:
                 value = getattr(xp, line.op)(*map(array, line.operands))
             elif line.op in LOGICAL:
                 value = (xp.logical_and if line.op == "&" else xp.logical_or)(*map(array, line.operands))
-            elif line.op in COMPARISONS:  # also a comparison of uniform values must be a condition for each element
+            elif line.op in COMPARISONS:  # a comparison of scalars, too, must be a condition for each element
                 value = _PYTHON[line.op](*map(array, line.operands))
             else:
                 value = _PYTHON[line.op](*(known.get(operand, operand) for operand in line.operands))
@@ -334,8 +334,8 @@ class Record:
         return tuple(array(result) for result in self.results)
 
 
-def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] = ()) -> Record:
-    """Record what `function` does with that many elements, followed by uniform arguments.
+def record(function: Callable[..., Any], elements: int, scalars: Sequence[Any] = ()) -> Record:
+    """Record what `function` does with that many elements, followed by scalars.
 
     Parameters
     ----------
@@ -343,8 +343,8 @@ def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] 
         Of numbers; returns a number or a tuple of them.
     elements : int
         How many of its first arguments differ from element to element.
-    uniforms : sequence of str or float
-        The other arguments: a name for one that is not known yet, or its value.
+    scalars : sequence of str or float
+        The other arguments, which are the same for all elements: for each its value or, if that is not known yet, a name.
 
     Raises
     ------
@@ -353,13 +353,16 @@ def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] 
     """
     name = getattr(function, "__name__", repr(function))
     symbols = [Symbol("name", f"a{i}") for i in range(elements)]
-    known = [Symbol("name", value, uniform=True) if isinstance(value, str) else value for value in uniforms]
+    known = [Symbol("name", value, scalar=True) if isinstance(value, str) else value for value in scalars]
     try:
         result = function(*symbols, *known)
     except RecordingError as error:
         raise RecordingError(f"{name}: {error}") from None
     except TypeError as error:
         raise RecordingError(f"{name} cannot be recorded: {error}; use the functions of mlp_accel.elementwise") from error
+    except ArithmeticError as error:  # 1.0 / 0.0, where Python raises and NumPy would not
+        what = f"computing with its constants, or with a setting that is 0, fails ({error})"
+        raise RecordingError(f"{name} cannot be recorded: {what}; its results must be finite") from error
     results = result if isinstance(result, tuple) else (result,)
     for value in results:
         if not isinstance(value, Symbol | int | float | np.number) or (isinstance(value, Symbol) and value.boolean):
@@ -372,10 +375,16 @@ def record(function: Callable[..., Any], elements: int, uniforms: Sequence[Any] 
 
 def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
     lines: dict[tuple[Any, ...], str] = {}
-    columns: dict[tuple[Any, ...], Symbol] = {}
+    scalars: dict[int, Symbol] = {}
+    numbers: dict[tuple[Any, ...], int] = {}  # of the expressions of scalars; two that are written alike have the same
+    numbered: dict[int, int] = {}
 
-    def key_of(value: Any) -> Any:
-        return (value.op, *map(key_of, value.arguments)) if isinstance(value, Symbol) else value
+    def number_of(value: Any) -> int:
+        if not isinstance(value, Symbol):
+            return numbers.setdefault(("constant", value), len(numbers))
+        if id(value) not in numbered:
+            numbered[id(value)] = numbers.setdefault((value.op, *map(number_of, value.arguments)), len(numbers))
+        return numbered[id(value)]
 
     def assign(op: str, *operands: Operand) -> str:
         return lines.setdefault((op, *operands), f"t{len(lines)}")
@@ -392,10 +401,10 @@ def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
         return seen[id(value)]
 
     def operand_of(value: Symbol) -> Operand:
-        if value.uniform:
-            key = key_of(value)
-            columns.setdefault(key, value)
-            name = f"u{list(columns).index(key)}"
+        if value.scalar:
+            number = number_of(value)
+            scalars.setdefault(number, value)
+            name = f"u{list(scalars).index(number)}"
             return assign(">", name, 0.5) if value.boolean else name
         if value.op == "name":
             return str(value.arguments[0])
@@ -403,27 +412,40 @@ def _assignments(symbols: Sequence[Symbol], results: Sequence[Any]) -> Record:
 
     operands = tuple(visit(result) for result in results)
     assignments = tuple(Assignment(name, op, tuple(names)) for (op, *names), name in lines.items())
-    return Record(tuple(str(s.arguments[0]) for s in symbols), assignments, operands, tuple(columns.values()))
+    return Record(tuple(str(s.arguments[0]) for s in symbols), assignments, operands, tuple(scalars.values()))
 
 
-def uniform_values(columns: Sequence[Symbol], values: dict[str, Any]) -> Any:
-    """The columns for given values of the uniform arguments, which may be arrays, one number for each step.
+def scalar_values(scalars: Sequence[Symbol], values: dict[str, Any]) -> Any:
+    """The values of a record's scalars, from those of the arguments that they are computed from.
+
+    Parameters
+    ----------
+    scalars : sequence of Symbol
+        Those of the `Record`.
+    values : dict
+        By the names that `record` was given: a number, or an array with a number for each step.
 
     Returns
     -------
-    array (n_steps, n_columns)
+    array (n_steps, n_scalars)
         float64.
     """
     n_steps = max((np.size(value) for value in values.values()), default=1)
 
+    known: dict[int, Any] = {}  # so that a symbol that is used twice is computed once
+
     def evaluate(value: Any) -> Any:
         if not isinstance(value, Symbol):
             return value
-        if value.op == "name":
-            return np.asarray(values[value.arguments[0]], np.float64)
-        return _PYTHON[value.op](*map(evaluate, value.arguments))
+        if id(value) not in known:
+            known[id(value)] = (
+                np.asarray(values[value.arguments[0]], np.float64)
+                if value.op == "name"
+                else _PYTHON[value.op](*map(evaluate, value.arguments))
+            )
+        return known[id(value)]
 
-    table = np.empty((n_steps, len(columns)))
-    for position, column in enumerate(columns):
-        table[:, position] = evaluate(column)
+    table = np.empty((n_steps, len(scalars)))
+    for position, scalar in enumerate(scalars):
+        table[:, position] = evaluate(scalar)
     return table

@@ -65,7 +65,10 @@ class OutputError(MlpAccelError, OSError):
 
 
 class PathError(MlpAccelError, RuntimeError):
-    """A path that was asked for by name cannot be taken."""
+    """A path cannot train a task, for the reason that the message gives.
+
+    Users meet it if they asked for the path by name; otherwise the next path of the backend is tried.
+    """
 
 
 class DeviceMemoryError(MlpAccelError, MemoryError):

@@ -89,7 +89,8 @@ def train_step(
     task : Task
         Activation, gradient and update rule.
     scalars : sequence of float
-        The uniform numbers of this step (the learning rate and the like), in the order of the rule's columns.
+        The numbers of this step that are the same for all parameters (the learning rate and the like), as `Optimizer.scalars`
+        computes them.
 
     Returns
     -------
@@ -98,33 +99,43 @@ def train_step(
     loss, hits : 0-d values of the backend
         Sum of the losses and number of right answers, before the update; float64.
     """
-    outputs, kept = layer_outputs(backend, params, x, task.activation)
+    outputs, slope_inputs = layer_outputs(backend, params, x, task.activation)
     delta, loss, hits = backend.classify(outputs[-1], y, task.gradient)
-    for layer, inputs, layer_delta in walk_back(backend, params, outputs, kept, delta, task.activation):
-        params[layer], slots[layer] = backend.update(params[layer], slots[layer], inputs, layer_delta, task.rule, scalars)
+    for layer, layer_input, layer_delta in walk_back(backend, params, outputs, slope_inputs, delta, task.activation):
+        params[layer], slots[layer] = backend.update(params[layer], slots[layer], layer_input, layer_delta, task.rule, scalars)
     return params, slots, loss, hits
 
 
 def layer_outputs(backend: Backend, params: Params, x: Array, activation: Activation) -> tuple[list[Array], list[Array]]:
-    """``[x, a1, ..., logits]``, and of each layer what the slope of its activation is a function of: its output, or its input."""
-    outputs, kept = [x], []
+    """Propagate a minibatch through all layers.
+
+    Returns
+    -------
+    outputs : list of array
+        ``[x, a1, ..., logits]``: the input, then the output of each layer.
+    slope_inputs : list of array
+        For each layer the array that the slope of the activation is computed from on the way back: the output of the layer, or the
+        sums that go into the activation (``activation.of_input``).
+    """
+    outputs, slope_inputs = [x], []
     for layer, (weights, bias) in enumerate(params, start=1):
-        output, of_slope = backend.dense(outputs[-1], weights, bias, activation if layer < len(params) else None)
+        output, slope_input = backend.dense(outputs[-1], weights, bias, activation if layer < len(params) else None)
         outputs.append(output)
-        kept.append(of_slope)
-    return outputs, kept
+        slope_inputs.append(slope_input)
+    return outputs, slope_inputs
 
 
 def walk_back(
-    backend: Backend, params: Params, outputs: Sequence[Array], kept: Sequence[Array], delta: Array, activation: Activation
+    backend: Backend, params: Params, outputs: Sequence[Array], slope_inputs: Sequence[Array], delta: Array, activation: Activation
 ) -> Iterator[tuple[int, Array, Array]]:
-    """From the delta at the logits down: for each layer its number, its input and its delta.
+    """Walk from the last layer to the first: for each layer its number, its input and its delta.
 
-    The delta of the layer below is computed before a layer is yielded, so whoever gets the layer may change its weights.
+    `outputs` and `slope_inputs` are those of `layer_outputs`, `delta` is that at the logits. The delta of the layer below is
+    computed before a layer is yielded, so whoever gets the layer may change its weights.
     """
     for layer in reversed(range(len(params))):
         weights, _ = params[layer]
-        below = backend.hidden_delta(delta, weights, kept[layer - 1], activation) if layer > 0 else None
+        below = backend.hidden_delta(delta, weights, slope_inputs[layer - 1], activation) if layer > 0 else None
         yield layer, outputs[layer], delta
         delta = below
 
@@ -206,7 +217,8 @@ def backward(
         ``"exact"``: the gradient of the mean cross-entropy. ``"notebook"``: the rule of the notebook, a sum over the samples, in
         which the delta at the logits is multiplied by ``y_hat * (1 - y_hat)`` once more.
     activation : str or Activation
-        As given to `forward`. Where its slope is a function of what goes into a unit, that is computed once more.
+        As given to `forward`. If its slope is a function of the sums that go into the activation (``of_input``), they are computed
+        once more, because `forward` does not return them.
 
     Returns
     -------
@@ -214,12 +226,13 @@ def backward(
         Gradients in the shapes of the parameters.
     """
     activation = find_activation(activation)
-    kept = outputs[1:]
+    slope_inputs = outputs[1:]
     if activation.of_input:
-        kept = [backend.dense(x, weights, bias, None)[0] for x, (weights, bias) in zip(outputs[:-2], params[:-1], strict=True)]
+        hidden = zip(outputs[:-2], params[:-1], strict=True)
+        slope_inputs = [backend.dense(x, weights, bias, None)[0] for x, (weights, bias) in hidden]
     delta = backend.output_delta(y, y_hat, gradient)
-    walk = walk_back(backend, params, outputs, kept, delta, activation)
-    return [backend.dense_gradient(inputs, layer_delta) for _, inputs, layer_delta in walk][::-1]
+    walk = walk_back(backend, params, outputs, slope_inputs, delta, activation)
+    return [backend.dense_gradient(layer_input, layer_delta) for _, layer_input, layer_delta in walk][::-1]
 
 
 def sgd(backend: Backend, params: Params, grads: Params, learning_rate: float) -> Params:

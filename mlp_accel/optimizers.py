@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.elementwise import Record, record, sqrt, uniform_values
+from mlp_accel.elementwise import Record, record, scalar_values, sqrt
 from mlp_accel.errors import SettingError
 
 UpdateFunction = Callable[..., Any]
@@ -48,19 +48,23 @@ class Rule:
 
     @property
     def n_scalars(self) -> int:
-        """Uniform numbers of a step, in the order of the columns of the record."""
-        return len(self.record.columns)
+        """How many scalars it takes at each step: those of the record."""
+        return len(self.record.scalars)
 
     @cached_property
-    def rate_column(self) -> int | None:
-        """The column of `u` if the rule is just ``p - u * g``, for which kernels have a faster form; None for any other rule."""
+    def rate_index(self) -> int | None:
+        """The index of the scalar ``u`` if the rule is just ``p - u * g``, of parameter and gradient; None for any other rule.
+
+        Kernels have a faster form of such a rule: what makes up the gradient is multiplied by ``u`` and subtracted from the
+        parameters at once, so the gradient itself is never stored.
+        """
         lines, results = self.record.assignments, self.record.results
         if self.n_slots or len(lines) != 2 or results != (lines[1].name,) or lines[1].operands != ("a0", lines[0].name):
             return None
         factors = sorted(map(str, lines[0].operands))
-        if (lines[0].op, lines[1].op, factors[0]) != ("*", "-", "a1") or factors[1] not in self.record.uniforms:
+        if (lines[0].op, lines[1].op, factors[0]) != ("*", "-", "a1") or factors[1] not in self.record.scalar_names:
             return None
-        return self.record.uniforms.index(factors[1])
+        return self.record.scalar_names.index(factors[1])
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,13 @@ class Optimizer:
         names = [parameter.name for parameter in parameters]
         if "rate" not in names[2:] or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
             raise SettingError(f"{self.name} is no update rule: {form}")
-        at = names.index("rate")
-        late = [parameter for parameter in parameters[at + 1 :] if parameter.name != "step"]
-        if any(p.default is not p.empty for p in parameters[:at]) or not all(isinstance(p.default, int | float) for p in late):
-            defaults = "before rate nothing has a default, behind it all has, a number"
+        position = names.index("rate")
+        before = parameters[:position]
+        settings = [parameter for parameter in parameters[position + 1 :] if parameter.name != "step"]
+        if any(p.default is not p.empty for p in before) or not all(isinstance(p.default, int | float) for p in settings):
+            defaults = "no argument before rate has a default; each setting after it has one, which is a number"
             raise SettingError(f"{self.name} is no update rule: {form}; {defaults}")
-        if "step" in names[:at]:
+        if "step" in names[:position]:
             raise SettingError(f"{self.name} is no update rule: {form}; step comes after rate")
         unknown = [name for name, _ in self.settings if name not in self.defaults]
         if unknown:
@@ -172,7 +177,7 @@ class Optimizer:
 
     @staticmethod
     def record_for(optimizers: Sequence[Optimizer]) -> Rule:
-        """The rule that all of them share, recorded; a setting that is 0 in all of them costs nothing.
+        """The rule that all of them share, recorded. What is multiplied by a setting that is 0 in all of them is left out.
 
         Raises
         ------
@@ -187,7 +192,16 @@ class Optimizer:
         return _record(first.rule, len(first.slots), zeros)
 
     def scalars(self, rule: Rule, rates: npt.NDArray[np.float64], first_step: int) -> npt.NDArray[np.float64]:
-        """The uniform numbers of each step, from the learning rate of each and the number of the first of them (from 1).
+        """The scalars of several steps in a row.
+
+        Parameters
+        ----------
+        rule : Rule
+            As `record_for` returns it.
+        rates : array (n_steps,)
+            The learning rate at each step.
+        first_step : int
+            The number of the first of the steps; that of the training is 1.
 
         Returns
         -------
@@ -196,14 +210,14 @@ class Optimizer:
         """
         steps = np.arange(first_step, first_step + len(rates), dtype=np.float64)
         values: Mapping[str, Any] = {"rate": rates, "step": steps, **self.values}
-        table: npt.NDArray[np.float64] = uniform_values(rule.record.columns, dict(values))
+        table: npt.NDArray[np.float64] = scalar_values(rule.record.scalars, dict(values))
         return table
 
 
 @lru_cache(maxsize=256)
 def _record(rule: UpdateFunction, n_slots: int, zeros: frozenset[str]) -> Rule:
-    uniforms = list(inspect.signature(rule).parameters)[2 + n_slots :]
-    return Rule(record(rule, 2 + n_slots, [0.0 if name in zeros else name for name in uniforms]), n_slots)
+    scalars = list(inspect.signature(rule).parameters)[2 + n_slots :]
+    return Rule(record(rule, 2 + n_slots, [0.0 if name in zeros else name for name in scalars]), n_slots)
 
 
 def sgd(p: Any, g: Any, rate: Any = 0.5, weight_decay: Any = 0.0) -> Any:

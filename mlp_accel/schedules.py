@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,24 +62,50 @@ SCHEDULES: dict[str, ScheduleFunction] = {
 """The schedules above, by name."""
 
 
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "warmup": (lambda share: 0 <= share < 1, "a share of the steps, from 0 to below 1"),
+    "step_epochs": (lambda epochs: epochs >= 1 and epochs % 1 == 0, "a whole number of epochs, 1 or more"),
+    "gamma": (lambda factor: 0 < factor < math.inf, "a positive number"),
+}
+"""What a setting of that name must be, of a function of one's own too."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The learning rates of a training run.
 
     Parameters
     ----------
-    function : callable
-        The factor of the learning rate, as the top of this file describes it.
+    function : callable or str
+        The factor of the learning rate, as the top of this file describes it; or the name of one that is here.
     warmup : float
         Share of all steps in which the rate first rises in a straight line; the function is given the other steps only. A function
         that has an argument of this name gets the share and does the warm-up itself.
     settings : tuple of (str, float)
         Further arguments of the function.
+
+    Raises
+    ------
+    SettingError
+        For an unknown name, which lists the choices; for a setting that the function does not have, or that is out of range.
     """
 
-    function: ScheduleFunction = constant
+    function: ScheduleFunction | str = constant
     warmup: float | None = None
     settings: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", _function(self.function))
+        for name, _ in self.settings:
+            if name not in _arguments(self.function):
+                owners = [other for other, function in SCHEDULES.items() if name in _arguments(function)]
+                hint = f"; {', '.join(owners)} has it" if owners else ""
+                raise SettingError(f"the schedule {self.name!r} has no setting {name}{hint}")
+        given = self.settings if self.warmup is None else (*self.settings, ("warmup", self.warmup))
+        for name, value in given:
+            fits, kind = RANGES.get(name, (lambda _: True, ""))
+            if not (isinstance(value, int | float | np.number) and fits(value)):
+                raise SettingError(f"{name} must be {kind or 'a number'}; got {value}")
 
     @property
     def name(self) -> str:
@@ -98,10 +124,11 @@ class Schedule:
         SettingError
             If the function returns something that is no positive number or zero; names the step.
         """
-        if self.function is constant and not self.warmup:
+        function = _function(self.function)
+        if function is constant and not self.warmup:
             return np.full(steps_per_epoch, float(learning_rate))
         given = dict(self.settings)
-        names = inspect.signature(self.function).parameters
+        names = _arguments(function)
         if "steps_per_epoch" in names:
             given["steps_per_epoch"] = steps_per_epoch
         steps, warm_up = epochs * steps_per_epoch, 0
@@ -113,7 +140,7 @@ class Schedule:
         for position in range(steps_per_epoch):
             number = epoch * steps_per_epoch + position
             rising = number < warm_up
-            factor = (number + 1) / warm_up if rising else self.function(number - warm_up, steps - warm_up, **given)
+            factor = (number + 1) / warm_up if rising else function(number - warm_up, steps - warm_up, **given)
             factors[position] = self._checked(factor, number)
         return factors * learning_rate
 
@@ -147,19 +174,21 @@ def find_schedule(
         if (warmup, step_epochs, gamma) != (None, None, None):
             raise SettingError("give the settings of a schedule in the Schedule, or beside its name, not both")
         return value
+    given = (("step_epochs", step_epochs), ("gamma", gamma))
+    return Schedule(value, warmup, tuple((name, setting) for name, setting in given if setting is not None))
+
+
+def _arguments(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _function(value: Any) -> ScheduleFunction:
+    """The schedule of that name, or the function that is given."""
     if isinstance(value, str):
         if value not in SCHEDULES:
             raise SettingError(f"unknown schedule {value!r}; choose one of {', '.join(SCHEDULES)}, or give a function of your own")
-        value = SCHEDULES[value]
+        return SCHEDULES[value]
     if not callable(value):
         raise SettingError(f"a schedule is a name or a function (step, steps) of the factor of the learning rate; got {value!r}")
-    if warmup is not None and not 0 <= warmup < 1:
-        raise SettingError(f"warmup must be a share of the steps, from 0 to below 1; got {warmup}")
-    given = {name: setting for name, setting in (("step_epochs", step_epochs), ("gamma", gamma)) if setting is not None}
-    for name, setting in given.items():
-        if name not in inspect.signature(value).parameters:
-            raise SettingError(f"the schedule {Schedule(value).name!r} has no setting {name}; step has it")
-        if not setting > 0 or (name == "step_epochs" and setting != int(setting)):
-            kind = "a whole number of epochs, 1 or more" if name == "step_epochs" else "a positive number"
-            raise SettingError(f"{name} must be {kind}; got {setting}")
-    return Schedule(value, warmup, tuple(given.items()))
+    function: ScheduleFunction = value
+    return function

@@ -51,8 +51,8 @@ FORMULAS: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]
 def value_and_slope(backend: Backend, kind: Activation, z: Floats) -> tuple[Any, Any]:
     """As two layers of a network get them from the ops: by a product with 1, a bias of 0 and an error of 1."""
     one, zero = backend.asarray(np.ones((1, 1))), backend.asarray(np.zeros(1))
-    output, kept = backend.dense(backend.asarray(z[:, None]), one, zero, kind)
-    slope = backend.hidden_delta(backend.asarray(np.ones((len(z), 1))), one, kept, kind)
+    output, slope_input = backend.dense(backend.asarray(z[:, None]), one, zero, kind)
+    slope = backend.hidden_delta(backend.asarray(np.ones((len(z), 1))), one, slope_input, kind)
     return backend.to_numpy(output)[:, 0], backend.to_numpy(slope)[:, 0]
 
 
@@ -223,6 +223,14 @@ def test_a_slope_of_the_output_that_is_one_of_the_input_is_refused() -> None:
 def test_a_slope_that_is_wrong_on_one_side_alone_is_refused() -> None:
     with pytest.raises(SettingError, match="is wrong: at the input 0"):
         Activation(lambda z: where(z > 0, z, 0.2 * z), lambda a: where(a > 0, 0.9, 0.2), name="prelu")
+
+
+def test_a_division_by_zero_is_refused_by_the_name_of_the_function() -> None:
+    def endless(z: Any) -> Any:
+        return z * (1.0 / 0.0)
+
+    with pytest.raises(RecordingError, match=r"^endless cannot be recorded: .*division by zero"):
+        Activation(endless, lambda a: 1.0)
 
 
 def test_what_cannot_be_recorded_is_refused_when_the_activation_is_made() -> None:

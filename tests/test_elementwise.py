@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from mlp_accel import elementwise as e
-from mlp_accel.elementwise import record, uniform_values
+from mlp_accel.elementwise import record, scalar_values
 from mlp_accel.errors import RecordingError
 
 
-def evaluate(function: Callable[..., Any], *elements: Any, **uniforms: float) -> tuple[Any, ...]:
+def evaluate(function: Callable[..., Any], *elements: Any, **scalars: float) -> tuple[Any, ...]:
     """What a recorded function comes to on NumPy arrays."""
-    found = record(function, len(elements), list(uniforms))
-    (row,) = uniform_values(found.columns, dict(uniforms))
+    found = record(function, len(elements), list(scalars))
+    (row,) = scalar_values(found.scalars, dict(scalars))
     return found(np, [np.asarray(a, np.float64) for a in elements], list(row))
 
 
@@ -26,7 +26,7 @@ def test_a_function_becomes_a_list_of_assignments() -> None:
     found = record(lambda a, b: e.exp(a) * b + 2.0, 2)
     lines = [(line.name, line.op, line.operands) for line in found.assignments]
     assert lines == [("t0", "exp", ("a0",)), ("t1", "*", ("t0", "a1")), ("t2", "+", ("t1", 2.0))]
-    assert (found.elements, found.results, found.columns) == (("a0", "a1"), ("t2",), ())
+    assert (found.elements, found.results, found.scalars) == (("a0", "a1"), ("t2",), ())
 
 
 def test_a_subexpression_is_computed_once_however_it_is_written() -> None:
@@ -39,20 +39,32 @@ def test_a_subexpression_is_computed_once_however_it_is_written() -> None:
 def test_what_is_the_same_for_all_elements_is_computed_on_the_host_in_float64() -> None:
     found = record(lambda p, rate, step: p * (rate / (1.0 - 0.9**step)), 1, ["rate", "step"])
     assert [line.op for line in found.assignments] == ["*"]
-    assert found.uniforms == ("u0",)
+    assert found.scalar_names == ("u0",)
     steps = np.arange(1, 5)
-    table = uniform_values(found.columns, {"rate": np.float32(0.1), "step": steps})
+    table = scalar_values(found.scalars, {"rate": np.float32(0.1), "step": steps})
     assert table.dtype == np.float64
     np.testing.assert_allclose(table[:, 0], float(np.float32(0.1)) / (1 - 0.9**steps), rtol=1e-15)
 
 
-def test_a_uniform_value_that_is_used_twice_is_one_column() -> None:
+def test_a_scalar_that_is_used_twice_is_computed_once() -> None:
     found = record(lambda p, q, rate: (p * (2.0 * rate), q * (2.0 * rate) + rate), 2, ["rate"])
-    assert len(found.columns) == 2
-    np.testing.assert_array_equal(uniform_values(found.columns, {"rate": 3.0}), [[6.0, 3.0]])
+    assert len(found.scalars) == 2
+    np.testing.assert_array_equal(scalar_values(found.scalars, {"rate": 3.0}), [[6.0, 3.0]])
 
 
-def test_uniform_conditions_and_functions_may_be_anything_that_numpy_knows() -> None:
+def doubled(value: Any, times: int) -> Any:
+    """Each sum is used twice, so there are ``2 ** times`` ways from the result to `value`."""
+    for _ in range(times):
+        value = value + value
+    return value
+
+
+def test_values_that_are_used_twice_again_and_again_take_no_longer() -> None:
+    (result,) = evaluate(lambda p, rate: doubled(p, 60) * doubled(rate, 60), [1.0], rate=3.0)
+    assert result == 3.0 * 2.0**120
+
+
+def test_conditions_and_functions_of_scalars_may_be_anything_that_numpy_knows() -> None:
     def rule(p: Any, step: Any) -> Any:
         return e.where(step > 2, p * e.where(step <= 3, e.sqrt(step), 1.0), 0.0)
 
@@ -156,8 +168,17 @@ def test_a_function_that_returns_a_condition_is_refused_by_name() -> None:
 
 
 def test_errors_of_the_function_itself_come_through() -> None:
-    with pytest.raises(ZeroDivisionError):
-        record(lambda z: z * (1 / 0), 1)
+    with pytest.raises(KeyError):
+        record(lambda z: z * dict[str, float]()["scale"], 1)
+
+
+@pytest.mark.parametrize("constant", [lambda: 1.0 / 0.0, lambda: 1 // 0, lambda: 0.0**-1, lambda: 10.0**400])
+def test_arithmetic_on_constants_that_fails_is_an_error_that_names_the_function(constant: Callable[[], float]) -> None:
+    def careless(z: Any) -> Any:
+        return z * constant()
+
+    with pytest.raises(RecordingError, match=r"^careless cannot be recorded: computing with its constants, .* fails \("):
+        record(careless, 1)
 
 
 def test_conditions_are_joined_by_and_and_or() -> None:
@@ -230,9 +251,9 @@ def test_a_record_is_evaluated_with_any_array_module_of_the_standard(xp: Any, as
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 3, 4))
     found = record(everything, 2, ["rate", "step"])
-    (row,) = uniform_values(found.columns, {"rate": rate, "step": step}).tolist()
-    uniforms = [xp.asarray(value, dtype=xp.float64) for value in row] if as_array else row
-    results = found(xp, [xp.asarray(a), xp.asarray(b)], uniforms)
+    (row,) = scalar_values(found.scalars, {"rate": rate, "step": step}).tolist()
+    scalars = [xp.asarray(value, dtype=xp.float64) for value in row] if as_array else row
+    results = found(xp, [xp.asarray(a), xp.asarray(b)], scalars)
     for ours, theirs in zip(results, by_hand(a, b, rate, step), strict=True):
         assert isinstance(ours, type(xp.asarray(a)))
         np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-14)
@@ -241,7 +262,7 @@ def test_a_record_is_evaluated_with_any_array_module_of_the_standard(xp: Any, as
 @pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "array_api_strict"])
 def test_the_dtype_of_the_elements_is_kept(xp: Any) -> None:
     found = record(everything, 2, ["rate", "step"])
-    (row,) = uniform_values(found.columns, {"rate": 0.25, "step": 2.0}).tolist()
+    (row,) = scalar_values(found.scalars, {"rate": 0.25, "step": 2.0}).tolist()
     elements = [xp.asarray([0.5, -1.0], dtype=xp.float32), xp.asarray([1.5, 2.0], dtype=xp.float32)]
     for result in found(xp, elements, row):
         assert result.dtype == xp.float32

@@ -336,10 +336,10 @@ def _returns_a_list(p: Any, g: Any, m: Any, rate: Any) -> Any:
     ("rule", "error", "message"),
     [
         (_no_rate, SettingError, "_no_rate is no update rule: a rule is a function"),
-        (_default_before_rate, SettingError, "before rate nothing has a default, behind it all has"),
-        (_setting_without_default, SettingError, "before rate nothing has a default, behind it all has"),
-        (_setting_without_default_before_step, SettingError, "before rate nothing has a default, behind it all has"),
-        (_default_is_no_number, SettingError, "behind it all has, a number"),
+        (_default_before_rate, SettingError, "no argument before rate has a default; each"),
+        (_setting_without_default, SettingError, "no argument before rate has a default; each"),
+        (_setting_without_default_before_step, SettingError, "no argument before rate has a default; each"),
+        (_default_is_no_number, SettingError, "each setting after it has one, which is a number"),
         (_step_before_rate, SettingError, "step comes after rate"),
         (_forgets_a_slot, SettingError, "_forgets_a_slot must return the parameter and its 2 slots; it returns 2 numbers"),
         (_keywords, SettingError, "_keywords is no update rule"),
@@ -357,11 +357,19 @@ def test_what_is_no_rule_is_refused_and_says_what_one_looks_like(rule: Any, erro
         mini_batch_sgd(*pixels(), network(), backend="numpy", optimizer=rule)
 
 
+def test_a_rule_that_divides_by_a_setting_that_is_zero_is_refused_by_name() -> None:
+    def scaled(p: Any, g: Any, rate: Any = 0.1, limit: Any = 1.0) -> Any:
+        return p - rate * g * (1.0 / limit)
+
+    with pytest.raises(RecordingError, match=r"^scaled cannot be recorded: .* a setting that is 0, fails \(.*division by zero\)"):
+        find_optimizer(scaled, limit=0.0)
+
+
 def test_a_setting_that_is_zero_costs_nothing() -> None:
     plain_sgd = Optimizer.record_for([find_optimizer("sgd")])
-    assert plain_sgd.rate_column == 0
+    assert plain_sgd.rate_index == 0
     assert (plain_sgd.n_scalars, len(plain_sgd.record.assignments)) == (1, 2)
-    assert Optimizer.record_for([find_optimizer("sgd", weight_decay=0.1)]).rate_column is None
+    assert Optimizer.record_for([find_optimizer("sgd", weight_decay=0.1)]).rate_index is None
     without = Optimizer.record_for([find_optimizer("adamw", weight_decay=0.0)])
     adam = Optimizer.record_for([find_optimizer("adam")])
     assert [line.op for line in without.record.assignments] == [line.op for line in adam.record.assignments]

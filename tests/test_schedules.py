@@ -160,6 +160,10 @@ def test_a_schedule_that_returns_no_rate_is_refused_with_the_step(value: Any) ->
         ("step", {"gamma": float("nan")}, "gamma must be a positive number"),
         ("step", {"step_epochs": 0}, "step_epochs must be a whole number of epochs, 1 or more; got 0"),
         ("step", {"step_epochs": 1.5}, "step_epochs must be a whole number of epochs"),
+        ("step", {"step_epochs": float("inf")}, "step_epochs must be a whole number of epochs, 1 or more; got inf"),
+        ("step", {"gamma": float("inf")}, "gamma must be a positive number; got inf"),
+        ("step", {"gamma": "0.5"}, "gamma must be a positive number; got 0.5"),
+        ("linear", {"warmup": "a fifth"}, "warmup must be a share of the steps, from 0 to below 1; got a fifth"),
         ("cosine", {"warmup": 1.0}, "warmup must be a share of the steps, from 0 to below 1; got 1.0"),
         ("cosine", {"warmup": -0.1}, "warmup must be a share"),
         ("cosine", {"warmup": float("nan")}, "warmup must be a share"),
@@ -171,6 +175,30 @@ def test_a_schedule_or_setting_that_cannot_be_is_refused(value: Any, settings: d
         find_schedule(value, **settings)
     with pytest.raises(SettingError, match=message):
         mini_batch_sgd(np.zeros((4, 2)), np.zeros(4, int), init_params([2, 2]), backend="numpy", schedule=value, **settings)
+
+
+@pytest.mark.parametrize(
+    ("function", "warmup", "settings", "message"),
+    [
+        ("cosine", 1.5, {}, "warmup must be a share of the steps, from 0 to below 1; got 1.5"),
+        (SCHEDULES["one-cycle"], -0.1, {}, "warmup must be a share"),
+        ("one-cycle", None, {"warmup": 1.0}, "warmup must be a share"),
+        ("step", None, {"gamma": 0.0}, "gamma must be a positive number; got 0"),
+        ("step", None, {"step_epochs": 1.5}, "step_epochs must be a whole number of epochs, 1 or more; got 1.5"),
+        ("linear", None, {"gamma": 0.5}, "the schedule 'linear' has no setting gamma; step has it"),
+        ("linear", None, {"speed": 0.5}, "the schedule 'linear' has no setting speed$"),
+        ("falling", None, {}, "unknown schedule 'falling'; choose one of constant, linear, cosine, step, one-cycle"),
+        (0.5, None, {}, "a schedule is a name or a function"),
+    ],
+)
+def test_a_schedule_that_is_made_by_hand_is_checked_as_well(function: Any, warmup: Any, settings: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Schedule(function, warmup, tuple(settings.items()))
+
+
+def test_a_schedule_that_is_made_of_a_name_is_the_one_of_that_name() -> None:
+    assert Schedule("cosine", warmup=0.2) == find_schedule("cosine", warmup=0.2)
+    assert Schedule("step", settings=(("gamma", 0.5),)) == find_schedule("step", gamma=0.5)
 
 
 def test_rates_are_computed_in_float64() -> None:

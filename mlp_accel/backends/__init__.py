@@ -35,7 +35,6 @@ _REGISTRY = {
     "numpy": "mlp_accel.backends.numpy.backend:NumpyBackend",
 }
 BACKENDS = tuple(_REGISTRY)
-_WITH_DEVICES = "cupy"
 
 logger = logging.getLogger("mlp_accel")
 
@@ -59,7 +58,7 @@ def unavailable(name: str) -> BackendUnavailableError | None:
 
 
 def requested_backend(name: str | None = None, source: str = "the argument name") -> tuple[str, str]:
-    """The backend that was asked for, and what messages call the place that it came from.
+    """The name of the backend that was asked for, and what messages call the place that it came from.
 
     It is the argument, else ``MLP_ACCEL_BACKEND``, else ``"auto"``.
 
@@ -72,11 +71,17 @@ def requested_backend(name: str | None = None, source: str = "the argument name"
         name, source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip(), f"the environment variable {ENVIRONMENT_VARIABLE}"
         if not name:  # empty means unset
             name, source = "auto", "default"
-    base, device = _split(name)
-    if name != "auto" and (base not in _REGISTRY or (":" in name and (base != _WITH_DEVICES or device is None))):
-        choices = f"auto, {', '.join(BACKENDS)}, or {_WITH_DEVICES}:1 for the second device"
+    if name != "auto" and not _is_registered(name):
+        second = " or ".join(f"{backend}:1" for backend in BACKENDS if backend_class(backend).takes_device)
+        choices = f"auto, {', '.join(BACKENDS)}, or {second} for the second device"
         raise SettingError(f"unknown backend {name!r} from {source}; choose one of {choices}")
     return name, source
+
+
+def _is_registered(name: str) -> bool:
+    """Whether `name` is that of a backend, with the number of a device only where the backend takes one."""
+    base, device = _split(name)
+    return base in _REGISTRY and (":" not in name or (device is not None and backend_class(base).takes_device))
 
 
 def _split(name: str) -> tuple[str, int | None]:

@@ -1,4 +1,4 @@
-"""The types of arrays, parameters and optimiser slots, as annotations name them."""
+"""The types of arrays, parameters and optimiser slots, as annotations name them, and a check that shapes fit together."""
 
 from __future__ import annotations
 
@@ -12,3 +12,16 @@ Params: TypeAlias = list[tuple[Array, Array]]
 
 Slots: TypeAlias = list[list[tuple[Array, Array]]]
 """For each layer what the optimiser remembers: for each of its slots a pair in the shapes of the layer's parameters."""
+
+
+def check_shapes(fit: bool, problem: str, *arrays: Array) -> None:
+    """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write.
+
+    Parameters
+    ----------
+    fit : bool
+    problem : str
+        What does not fit; the message adds the shapes of `arrays`.
+    """
+    if not fit:
+        raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")

@@ -56,6 +56,9 @@ class Backend:
         The name by which the backend is registered and chosen.
     path_names : tuple of str
         Names of its paths, fastest first, without the loop.
+    takes_device : bool
+        It can compute on one of several devices: ``name:1`` means the second one, and `probe` and the constructor have the argument
+        ``device``.
     device : str
         Where the arrays live, in words for people.
     selection : str
@@ -68,6 +71,7 @@ class Backend:
 
     name: ClassVar[str] = "base"
     path_names: ClassVar[tuple[str, ...]] = ()
+    takes_device: ClassVar[bool] = False
     device: str = "cpu"
     selection: str = "constructed directly"
     xp: Any
@@ -98,7 +102,7 @@ class Backend:
         yield
 
     def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Do jobs that do not depend on each other: one after another, unless a backend does better with one thread for each."""
+        """Do jobs that do not depend on each other: here one after another; a backend may do them at once, a thread for each."""
         return [job() for job in jobs]
 
     def versions(self) -> dict[str, str]:
@@ -155,12 +159,12 @@ class Backend:
         return self.xp.asarray(array, copy=True)
 
     def scalar_rows(self, table: npt.NDArray[np.float64]) -> Any:
-        """The uniform numbers of each step as `update` takes them, from a table ``(n_steps, n_scalars)`` on the host."""
+        """The scalars of each step in the form in which `update` takes them, from a table ``(n_steps, n_scalars)`` on the host."""
         rows = self.asarray(table)
         return [rows[step, ...] for step in range(len(table))]
 
     def join(self, values: Sequence[Any]) -> Array:
-        """One array of 0-d values, or of arrays of one shape."""
+        """0-d values, or arrays of one shape, put together in one array with one dimension more."""
         return self.xp.stack(list(values))
 
     @cached_property
@@ -193,7 +197,8 @@ class Backend:
         y : array (n,)
             Integer labels.
         samples : array (m,)
-            Numbers of the samples to gather, from 0.
+            Numbers of the samples to gather, from 0; negative ones count from the end. One that there is not is an IndexError or,
+            where the host would have to wait to see it, a sample of NaN.
 
         Returns
         -------
@@ -217,8 +222,9 @@ class Backend:
         Returns
         -------
         output : array (n, n_out)
-        kept : array (n, n_out)
-            What the slope of the activation is a function of: the output (the same array), or the sums before the activation.
+        slope_input : array (n, n_out)
+            What `hidden_delta` computes the slope of the activation from: the output (the same array), or the sums that go into the
+            activation (``activation.of_input``).
         """
         z = x @ weights + bias
         if activation is None:
@@ -257,7 +263,7 @@ class Backend:
         loss = xp.sum(margin + xp.astype(xp.log(exp_sum), xp.float64))
         return self.output_delta(y, self.softmax(logits), gradient), loss, self.correct(y, logits)
 
-    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
+    def hidden_delta(self, delta: Array, weights: Array, slope_input: Array, activation: Activation) -> Array:
         """The delta of a hidden layer, from that of the layer above.
 
         Parameters
@@ -266,8 +272,8 @@ class Backend:
             Delta of the layer above.
         weights : array (n_in, n_out)
             Weights of the layer above.
-        kept : array (n, n_in)
-            What `dense` kept of the hidden layer.
+        slope_input : array (n, n_in)
+            As `dense` returned it for the hidden layer.
         activation : Activation
             Activation of the hidden layer.
 
@@ -276,7 +282,7 @@ class Backend:
         array (n, n_in)
             ``(delta @ weights.T) * slope``.
         """
-        (result,) = activation.times_slope(self.xp, [delta @ weights.T, kept])
+        (result,) = activation.times_slope(self.xp, [delta @ weights.T, slope_input])
         return result
 
     def update(
@@ -296,7 +302,7 @@ class Backend:
             Delta of the layer; may be overwritten.
         rule : Rule
         scalars : sequence of float or array (n_scalars,)
-            The numbers of this step, one of those that `scalar_rows` returns.
+            Those of this step: one row of what `scalar_rows` returns.
 
         Returns
         -------
@@ -304,8 +310,8 @@ class Backend:
             In the same form.
         """
         results = [
-            self.apply_rule(rule, parameter, grad, own_slots, scalars)
-            for parameter, grad, own_slots in zip(params, self.dense_gradient(x, delta), self._of_each(slots), strict=True)
+            self.apply_rule(rule, parameter, grad, parameter_slots, scalars)
+            for parameter, grad, parameter_slots in zip(params, self.dense_gradient(x, delta), self._unpaired(slots), strict=True)
         ]
         (weights, *weight_slots), (bias, *bias_slots) = results
         return (weights, bias), list(zip(weight_slots, bias_slots, strict=True))
@@ -376,13 +382,12 @@ class Backend:
 
     def apply_rule(self, rule: Rule, parameter: Array, grad: Array, slots: Sequence[Array], scalars: Any) -> tuple[Array, ...]:
         """A parameter and its slots after the update, all arrays of one shape."""
-        uniforms = [scalars[column] for column in range(rule.n_scalars)]
-        return rule.record(self.xp, [parameter, grad, *slots], uniforms)
+        return rule.record(self.xp, [parameter, grad, *slots], [scalars[i] for i in range(rule.n_scalars)])
 
     # Helpers ------------------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _of_each(slots: list[tuple[Array, Array]]) -> tuple[list[Array], list[Array]]:
+    def _unpaired(slots: list[tuple[Array, Array]]) -> tuple[list[Array], list[Array]]:
         """The slots of the weights, and those of the bias."""
         return [weights for weights, _ in slots], [bias for _, bias in slots]
 

@@ -13,7 +13,7 @@ from mlp_accel import network
 from mlp_accel.backends.arrays import Array, Params
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.memory import Arena
-from mlp_accel.backends.paths import LOOP, EpochPath, PathRun, State, Task
+from mlp_accel.backends.paths import LOOP, EpochPath, PathRun, State, Task, check_orders
 
 Step = Callable[..., tuple[Any, Any, Any, Any]]
 """A function with the arguments and results of `mlp_accel.network.train_step`."""
@@ -52,15 +52,16 @@ class LoopRun(PathRun):
         self._arenas = [Arena() for _ in states]
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        check_orders(orders, self.x.shape[0])
         on_device = self.backend.asarray(orders)
         jobs = [partial(self._train, i, on_device[i, ...], scalars[i]) for i in range(len(self.networks))]
         sums = self.backend.spread(jobs) if self.step is None else [job() for job in jobs]  # a user's step may not know threads
         losses, hits = zip(*sums, strict=True)
         return self.backend.join(losses), self.backend.join(hits)
 
-    def _train(self, network_at: int, order: Array, table: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+    def _train(self, index: int, order: Array, table: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         backend, task, size = self.backend, self.task, self.task.batch_size
-        state, arena = self.networks[network_at], self._arenas[network_at]
+        state, arena = self.networks[index], self._arenas[index]
         rows = backend.scalar_rows(table)
         params, slots, losses, hits = state.params, state.slots, [], []
         n = order.shape[0]

@@ -1,7 +1,7 @@
 """Paths: the ways in which a backend can train an epoch, and which of them is taken.
 
-A backend lists its paths, fastest first; the loop over `mlp_accel.network.train_step` is the last one everywhere. A path accepts
-the tasks that it knows; anything else is a reason, which is said, and the next path is asked.
+A backend lists its paths, fastest first; the loop over `mlp_accel.network.train_step` is the last one everywhere. Each path says of
+a task whether it can train it or, if not, why. The first that can is taken; the reasons of those before it are logged and recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ AUTO, LOOP = "auto", "loop"
 PATH_VARIABLE = "MLP_ACCEL_PATH"
 FORMER_PATH_VARIABLE = "MLP_ACCEL_CUPY_PATH"
 
+SAMPLED_ROWS = 1000
+"""About how many samples are looked at to estimate how many values are zero."""
+
 logger = logging.getLogger("mlp_accel")
+
+
+def sampled_rows(x: Any) -> Any:
+    """About `SAMPLED_ROWS` samples from all over `x` ``(n, n_in)``."""
+    return x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Task:
     data : str
         dtype of the samples: ``"uint8"``, or that of the parameters.
     density : float
-        Share of the samples' values that are not zero, from a look at some of them.
+        Share of the samples' values that are not zero, as `sampled_rows` shows it.
     activation : Activation
         Activation of the hidden layers.
     gradient : {"exact", "notebook"}
@@ -91,13 +99,18 @@ class PathRun(ABC):
         orders : array (networks, n)
             On the host: numbers of the samples in the order of training.
         scalars : array (networks, n_batches, n_scalars)
-            On the host: the uniform numbers of each step (learning rate and the like), in the order of the rule's columns.
+            On the host: the scalars of each step (the learning rate and the like), as `Optimizer.scalars` computes them.
 
         Returns
         -------
         losses, hits : array (networks, n_batches)
             Arrays of the backend, float64: for each minibatch the sum of the losses and the number of right answers, before its
             update.
+
+        Raises
+        ------
+        IndexError
+            If an order has the number of a sample that there is not.
         """
 
     @abstractmethod
@@ -106,7 +119,14 @@ class PathRun(ABC):
 
     @abstractmethod
     def keep(self, networks: Sequence[int]) -> None:
-        """Go on with these networks alone, given by their places; the others are done with."""
+        """Train only these networks from now on, given by their indices in ascending order; drop the others."""
+
+
+def check_orders(orders: npt.NDArray[Any], n_samples: int) -> None:
+    """Refuse orders with the number of a sample that there is not; IndexError. On the host this costs a device no waiting."""
+    if orders.size and not 0 <= orders.min() <= orders.max() < n_samples:
+        found = f"they hold numbers from {orders.min()} to {orders.max()}"
+        raise IndexError(f"orders must hold numbers of the {n_samples} samples, 0 to {n_samples - 1}; {found}")
 
 
 class EpochPath(ABC):
@@ -138,7 +158,8 @@ class EpochPath(ABC):
         Raises
         ------
         PathError
-            If it turns out only now that the path cannot be taken; the next one is.
+            If the path cannot train this for a reason that `why_not` could not know, such as a kernel that does not compile. The
+            next path is then tried.
         """
 
 
@@ -148,7 +169,7 @@ class Taken:
 
     name: str
     passed_over: tuple[tuple[str, str], ...] = ()
-    """The paths that were asked before it, each with the reason why it could not."""
+    """The paths that come before it, each with the reason why it was not taken."""
 
     def __str__(self) -> str:
         return "; ".join([self.name, *(f"not {name}: {reason}" for name, reason in self.passed_over)])
@@ -162,8 +183,8 @@ def requested_path(path: str | None = None, source: str = "") -> tuple[str, str]
     path : str, optional
         By default ``MLP_ACCEL_PATH``; if that is unset or empty, ``"auto"``.
     source : str
-        What messages call the place that `path` came from, such as ``"--path"``. By default they name the path alone: who passes on
-        an argument does not know where its own caller took it from.
+        What messages call the place that `path` came from, such as ``"--path"``. If it is empty, they name the path alone: a
+        function that passes on an argument does not know where its caller has it from.
 
     Raises
     ------
@@ -179,7 +200,7 @@ def requested_path(path: str | None = None, source: str = "") -> tuple[str, str]
 
 
 def is_gone(value: str) -> str:
-    """What to do in place of setting ``MLP_ACCEL_CUPY_PATH`` to this value: a message that follows the name or the value."""
+    """What is wrong with ``MLP_ACCEL_CUPY_PATH``, which has this value, and what to set instead; a message begins with its name."""
     return f"is gone; set {PATH_VARIABLE}={LOOP if value == 'ops' else value} instead"
 
 
@@ -199,7 +220,7 @@ class HasPaths(Protocol):
 
 
 def start_path(
-    backend: HasPaths, loop: EpochPath, task: Task, states: Sequence[State], x: Array, y: Array, asked: tuple[str, str]
+    backend: HasPaths, loop: EpochPath, task: Task, states: Sequence[State], x: Array, y: Array, requested: tuple[str, str]
 ) -> tuple[PathRun, Taken]:
     """Start the first path that can train `task`, or the one that was asked for.
 
@@ -207,7 +228,7 @@ def start_path(
     ----------
     loop : EpochPath
         The last path of every backend.
-    asked : (str, str)
+    requested : (str, str)
         The path that was asked for and where it came from, as `requested_path` returns them.
 
     Raises
@@ -215,10 +236,10 @@ def start_path(
     SettingError
         For a path that the backend does not have; names the value, where it came from (if that is known) and the choices.
     PathError
-        If the path that was asked for cannot train `task`; names the reason.
+        If a path was asked for by name and cannot train `task`; gives the reason.
     """
-    name = asked[0]
-    what = f"{name!r}, asked for by {asked[1]}," if asked[1] else f"{name!r}"
+    name, source = requested
+    what = f"{name!r}, asked for by {source}," if source else f"{name!r}"
     candidates: Sequence[EpochPath] = (*backend.paths, loop)
     if name != AUTO:
         named = loop if name == LOOP else backend.path_named(name)

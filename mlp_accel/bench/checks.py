@@ -31,7 +31,8 @@ longer."""
 
 ENOUGH_EPOCHS = 5
 PREEMPTED_SECONDS = 0.03
-"""With fewer epochs than that, how long it may take: so long may the system put a process aside, and every epoch may be hit."""
+"""With fewer than `ENOUGH_EPOCHS` epochs, how long it may take, in seconds: the system may put a process aside for so long, and
+where there are few epochs it may do so in each."""
 
 ParameterArrays = Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 

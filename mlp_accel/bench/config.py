@@ -19,8 +19,7 @@ class Config(Record):
     layer_sizes : tuple of int
         Inputs, units of each hidden layer, classes.
     path : str or None
-        The one that all backends are restricted to; None for the loop of each and its fastest one. To a worker of a backend it
-        is the path to take, or ``"auto"``.
+        The one path that is measured of every backend; None for two of them: the loop and the fastest.
     data : str
         As `datasets.load` takes it.
     n_train : int

@@ -57,7 +57,7 @@ def run_benchmark(names: Sequence[str], config: Config, listen: Listener = lambd
                     measured.remove(measurement)
                     continue
                 attempt(measurement, listen, lambda measurement: start(measurement, config, timeout, listen))
-                if (measurement.asked, measurement.path) == (AUTO, LOOP):
+                if (measurement.requested_path, measurement.path) == (AUTO, LOOP):
                     no_faster_path.append(PassedOver(name=measurement.name, passed_over=measurement.passed_over))
                     measured.remove(measurement)
                     measurement.close()
@@ -93,7 +93,7 @@ def run_benchmark(names: Sequence[str], config: Config, listen: Listener = lambd
 def engines(names: Sequence[str], path: str | None) -> tuple[list[Measurement], Measurement]:
     """The engines of a benchmark, the reference among them, shown or not; and the reference."""
     measured = measurements_of(names, path)
-    reference = next((each for each in measured if (each.name, each.asked) == (REFERENCE, LOOP)), None)
+    reference = next((engine for engine in measured if (engine.name, engine.requested_path) == (REFERENCE, LOOP)), None)
     if reference is None:
         reference = Measurement.of(REFERENCE, LOOP, shown=False)
         measured.insert(0, reference)
@@ -101,12 +101,13 @@ def engines(names: Sequence[str], path: str | None) -> tuple[list[Measurement], 
 
 
 def _cannot_run(measurement: Measurement, measured: Sequence[Measurement]) -> bool:
-    """Whether the loop of its backend has found that the backend cannot run here: one row says so."""
-    return measurement.asked == AUTO and any(other.name == measurement.name and other.status == "unavailable" for other in measured)
+    """Whether it is already known that its backend cannot run here: then the row of the backend's loop says so, and no other."""
+    unavailable = {other.name for other in measured if other.status == "unavailable"}
+    return measurement.requested_path == AUTO and measurement.name in unavailable
 
 
 def _epoch_line(epoch: int, epochs: int, measured: Sequence[Measurement]) -> str:
-    times = ", ".join(f"{each.label} {each.seconds[-1]:.4f} s" for each in measured if each.running)
+    times = ", ".join(f"{engine.label} {engine.seconds[-1]:.4f} s" for engine in measured if engine.running)
     title = f"epoch {epoch - WARM_UP_EPOCHS + 1}/{epochs}" if epoch >= WARM_UP_EPOCHS else "warm-up epoch"
     return f"{title}: {times}" if times else f"{title}: no engine left"
 

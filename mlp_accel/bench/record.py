@@ -30,7 +30,7 @@ class Record:
     @classmethod
     def names(cls) -> list[str]:
         """The fields of the file, in the order in which they are written."""
-        return [each.name for each in _file_fields(cls)]
+        return [entry.name for entry in _file_fields(cls)]
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -50,15 +50,15 @@ class Record:
         """The object of the result file, in types that JSON knows."""
         absent = self.OPTIONAL if self.absent is None else self.absent
         content = {}
-        for each in _file_fields(self):
-            value = getattr(self, each.name)
-            if each.name not in absent or each.default is MISSING or value != each.default:
-                content[each.name] = _json(value)
+        for entry in _file_fields(self):
+            value = getattr(self, entry.name)
+            if entry.name not in absent or entry.default is MISSING or value != entry.default:
+                content[entry.name] = _json(value)
         return {**content, **self.others}
 
 
 def _file_fields(record: Record | type[Record]) -> list[Field[Any]]:
-    return [each for each in fields(record) if each.name not in ("others", "absent")]
+    return [entry for entry in fields(record) if entry.name not in ("others", "absent")]
 
 
 def _read(part: type[Record] | None, value: Any) -> Any:

@@ -153,12 +153,14 @@ class Crossover(Record):
 
     Attributes
     ----------
-    value, seconds, samples_per_second : float
-        Of what is swept, of an epoch there, and the speed.
+    value : float
+        The value of the setting that is swept at which both engines take the same time.
+    seconds, samples_per_second : float
+        That time, for an epoch, and the speed.
     faster_below, faster_above : str
-        Labels of the engines.
+        Labels of the engines: the one that is faster at smaller values, and the one that is faster at larger ones.
     shown : bool
-        Whether the two are backends, or the fastest of all there.
+        Whether figures mark it: both engines are backends, or no other engine is faster than the two at that value.
     """
 
     value: float
@@ -215,6 +217,13 @@ class Until(Record):
     max_epochs: int
     interrupted: bool = False
     results: tuple[TimeToAccuracy, ...] = ()
+
+    def seeds_of(self, *found: TimeToAccuracy) -> str:
+        """From how many seeds these engines have times, in words: fewer than all where Ctrl-C came before the end."""
+        counts = sorted({len(engine.seconds.samples) for engine in found if engine.seconds})
+        if not counts or counts == [len(self.seeds)]:
+            return f"{len(self.seeds)} seeds"
+        return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} of {len(self.seeds)} seeds"
 
 
 @dataclass(frozen=True, kw_only=True)

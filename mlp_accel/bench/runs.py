@@ -1,10 +1,10 @@
-"""One engine while it is measured: its worker, what is asked of it, and the `Run` that comes of it."""
+"""One engine while it is measured: its worker, the commands that it is given, and the `Run` that comes of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -31,19 +31,19 @@ class Measurement:
     ----------
     name : str
         Of the backend or the peer.
-    asked : str or None
-        The path that a backend is asked for; None for a peer.
+    requested_path : str or None
+        The path that a backend is to take, or ``"auto"`` for its fastest; None for a peer.
     shown : bool
         Whether it stands among the results: the reference is measured even if nobody asked for it.
     path : str or None
-        The one that it took.
+        The path that the backend has taken.
     details : dict
         What its worker says of itself, by the names that `Run` has for it.
     """
 
     name: str
     kind: str
-    asked: str | None
+    requested_path: str | None
     shown: bool = True
     status: str = "ok"
     reason: str | None = None
@@ -70,7 +70,7 @@ class Measurement:
     @property
     def label(self) -> str:
         """What people call the engine."""
-        return engine_label(self.name, self.path or self.asked)
+        return engine_label(self.name, self.path or self.requested_path)
 
     @property
     def running(self) -> bool:
@@ -96,7 +96,7 @@ class Measurement:
         steady = self.seconds[WARM_UP_EPOCHS:]
         return Run(
             name=self.name,
-            path=None if self.kind == "peer" or self.status == "unavailable" else self.path or self.asked,
+            path=None if self.kind == "peer" or self.status == "unavailable" else self.path or self.requested_path,
             passed_over=self.passed_over,
             kind=self.kind,
             status=self.status,
@@ -152,7 +152,7 @@ def start(measurement: Measurement, config: Config, timeout: float, listen: List
     """Start the worker, warm it up and give it the data; how long each takes is noted."""
     begin = perf_counter()
     engine = measurement.engine = Engine(timeout=timeout)
-    engine.call("create", measurement.kind, measurement.name, replace(config, path=measurement.asked).to_dict())
+    engine.call("create", measurement.kind, measurement.name, config.to_dict(), measurement.requested_path)
     measurement.details = engine.call("warm_up")
     measurement.cold_start_seconds = perf_counter() - begin
     measurement.details |= {"versions": engine.call("versions"), **engine.call("libraries")}

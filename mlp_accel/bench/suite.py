@@ -48,7 +48,7 @@ class Extras:
             raise SettingError(f"--until must be a test accuracy between 0 and 1, such as 0.955; got {self.until:g}")
 
     def lines(self, names: Sequence[str], epochs: int, path: str | None = None) -> int:
-        """How many lines `run_suite` will say, about."""
+        """About how many lines `run_suite` will pass to its listener."""
         measured, _ = engines(names, path)
         shown = sum(measurement.shown for measurement in measured)
         benchmark = len(measured) + WARM_UP_EPOCHS + epochs

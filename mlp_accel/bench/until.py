@@ -60,9 +60,12 @@ def time_to_accuracy(
             for measurement in measurements[first:] + measurements[:first]:
                 train = partial(trials[measurement].train, seed=seed, accuracy=accuracy, max_epochs=max_epochs)
                 attempt(measurement, listen, train)
-            listen(f"seed {seed}: {', '.join(trials[each].latest() for each in measurements if each.running)}")
+            listen(f"seed {seed}: {', '.join(trials[measurement].latest() for measurement in measurements if measurement.running)}")
     except KeyboardInterrupt:
         interrupted = True
+        for measurement in measurements:
+            if measurement.status == "ok" and not trials[measurement].seconds:
+                measurement.status, measurement.reason = "failed", "interrupted before the end of its first training"
     finally:
         for measurement in measurements:
             measurement.close()

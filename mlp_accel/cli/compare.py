@@ -80,9 +80,9 @@ def _ratio_table(ratios: Sequence[Ratio]) -> Table:
     for heading in ("A", "B", "B / A", "95% interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict")
-    for each in ratios:
-        times = ["–" if seconds is None else f"{seconds:.4f}" for seconds in each.seconds]
-        ratio = "–" if each.ratio is None else f"{each.ratio:.3f}"
-        interval = "–" if each.interval is None else "{:.3f}–{:.3f}".format(*each.interval)
-        table.add_row(each.label, *times, ratio, interval, each.verdict or "–")
+    for row in ratios:
+        times = ["–" if seconds is None else f"{seconds:.4f}" for seconds in row.seconds]
+        ratio = "–" if row.ratio is None else f"{row.ratio:.3f}"
+        interval = "–" if row.interval is None else "{:.3f}–{:.3f}".format(*row.interval)
+        table.add_row(row.label, *times, ratio, interval, row.verdict or "–")
     return table

@@ -34,7 +34,11 @@ Data = Annotated[
 ]
 BackendList = Annotated[
     str | None,
-    typer.Option("--backends", help="Which to measure: numpy,numba  [default: $MLP_ACCEL_BACKEND, else all]", show_default=False),
+    typer.Option(
+        "--backends",
+        help=f"Which to measure: some of {','.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else all]",
+        show_default=False,
+    ),
 ]
 Hidden = Annotated[str | None, typer.Option(help="Units of the hidden layers: 256,128  [default: 32]", show_default=False)]
 Activation = Annotated[str | None, typer.Option(help=f"{', '.join(activations.ACTIVATIONS)}  [default: tanh]", show_default=False)]
@@ -65,8 +69,8 @@ Options = TypeVar("Options")
 
 def command(function: Callable[[Options], None]) -> Callable[..., None]:
     """`function`, which takes a dataclass of options, as one that takes each of its fields by name."""
-    (parameter,) = inspect.signature(function, eval_str=True).parameters.values()
-    options: Any = parameter.annotation
+    (argument,) = inspect.signature(function, eval_str=True).parameters.values()
+    options: Any = argument.annotation
     annotations = get_type_hints(options, include_extras=True)
 
     @wraps(function)
@@ -76,21 +80,21 @@ def command(function: Callable[[Options], None]) -> Callable[..., None]:
     vars(with_parameters).pop("__wrapped__")  # or its signature would be looked at
     parameters = [
         inspect.Parameter(
-            each.name,
+            option.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=annotations[each.name],
+            default=inspect.Parameter.empty if option.default is MISSING else option.default,
+            annotation=annotations[option.name],
         )
-        for each in fields(options)
+        for option in fields(options)
     ]
     vars(with_parameters)["__signature__"] = inspect.Signature(parameters)
-    with_parameters.__annotations__ = {each.name: each.annotation for each in parameters}
+    with_parameters.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_parameters
 
 
 def read_settings(recipe: Recipe, options: object) -> Recipe:
     """The recipe with those fields that `options` has too and that were given, checked before anything slow happens."""
-    named = {each.name: getattr(options, each.name, None) for each in fields(recipe)}
+    named = {setting.name: getattr(options, setting.name, None) for setting in fields(recipe)}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if "hidden" in given:
         given["hidden"] = parse_numbers(given["hidden"], "--hidden", "layer sizes")
@@ -152,7 +156,7 @@ def find_path(option: str | None, names: Sequence[str], named: bool) -> tuple[st
     names : sequence of str
         Backends, and peers, which have no paths.
     named : bool
-        Somebody asked for just these backends: one that has no such path is an error, and is not left out.
+        Whether the user has asked for these backends by name. Then one that has no such path is an error; else it is left out.
 
     Raises
     ------
@@ -163,10 +167,10 @@ def find_path(option: str | None, names: Sequence[str], named: bool) -> tuple[st
     if path == AUTO:
         return None, names, None
     paths = {name: (LOOP, *backends.backend_class(name).path_names) for name in names if name not in PEERS}
-    lacking = [name for name, own in paths.items() if path.partition(":")[0] not in own]
+    lacking = [name for name, known in paths.items() if path.partition(":")[0] not in known]
     if lacking and (named or len(lacking) == len(paths)):
-        known = "; ".join(f"{name} has {', '.join(own)}" for name, own in paths.items() if name in lacking)
-        raise SettingError(f"no path {path!r} of {', '.join(lacking)}, asked for by {source}: {known}")
+        choices = "; ".join(f"{name} has {', '.join(paths[name])}" for name in lacking)
+        raise SettingError(f"no path {path!r} of {', '.join(lacking)}, asked for by {source}: {choices}")
     note = f"without {', '.join(lacking)}: no path {path!r} there, which {source} asks for" if lacking else None
     return path, [name for name in names if name not in lacking], note
 

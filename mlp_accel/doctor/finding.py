@@ -18,7 +18,7 @@ class Finding:
     wrong_value : bool
         Whether somebody has set a value that must be a mistake; other findings make things slow or fail.
     backend : str, optional
-        The backend that cannot run because of it, if it cannot run.
+        The backend that cannot run because of it; None if every backend can.
     """
 
     problem: str

@@ -1,4 +1,4 @@
-"""Whether samples, labels and networks fit together."""
+"""Whether samples, labels, networks and settings fit together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlp_accel.errors import SettingError
+
 Networks = Sequence[Sequence[tuple[Any, Any]]]
 """For each network its parameters: ``(weights, bias)`` for each layer."""
 
@@ -16,7 +18,7 @@ def check_networks(networks: Networks) -> list[int]:
     """The layer sizes that all networks have; ValueError if they differ, or if layers do not fit together."""
     sizes = [check_params(params) for params in networks]
     if not sizes or any(other != sizes[0] for other in sizes):
-        kinds = len({tuple(own) for own in sizes})
+        kinds = len({tuple(layer_sizes) for layer_sizes in sizes})
         raise ValueError(f"the networks must be one or more, all of the same layer sizes; got {len(networks)} of {kinds} kinds")
     return sizes[0]
 
@@ -32,6 +34,21 @@ def check_params(params: Sequence[tuple[Any, Any]]) -> list[int]:
             raise ValueError(f"layer {layer} must have weights and bias of shape {expected}; got {weights.shape} and {bias.shape}")
         sizes.append(weights.shape[1])
     return sizes
+
+
+def one_for_each(values: Any, count: int, what: str) -> list[Any]:
+    """A value for each of `count` networks, from one for all (or None) or from a sequence of so many.
+
+    Raises
+    ------
+    SettingError
+        For a sequence of another length; names it by `what`.
+    """
+    if values is None or np.ndim(values) == 0:
+        return [values] * count
+    if len(values) != count:
+        raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
+    return list(values)
 
 
 def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:

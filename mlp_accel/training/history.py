@@ -33,7 +33,7 @@ class History:
     Attributes
     ----------
     loss, accuracy : list of float
-        For each epoch the mean over its samples, each taken before the update by its own minibatch.
+        For each epoch the mean over its samples, each evaluated before the update by its own minibatch.
     seconds : list of float
         Duration of each epoch, the device synchronised.
     params : list of (weights, bias)
@@ -43,7 +43,7 @@ class History:
     path : str
         Name of the path that trained.
     passed_over : list of (str, str)
-        The paths that were asked before it, each with the reason why it could not.
+        The paths that come before it, each with the reason why it was not taken.
     status : {"done", "diverged", "interrupted"}
         How the training ended: a loss that is not finite is ``"diverged"``.
     reason : str, optional

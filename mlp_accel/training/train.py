@@ -19,7 +19,7 @@ from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
-from mlp_accel.training.checks import Networks
+from mlp_accel.training.checks import Networks, one_for_each
 from mlp_accel.training.evaluate import evaluate
 from mlp_accel.training.history import DIVERGED, INTERRUPTED, History, NonFiniteLossError
 from mlp_accel.training.trainer import Trainer
@@ -201,8 +201,8 @@ def train_many(
     """
     count = len(networks)
     given = {"momentum": momentum, "weight_decay": weight_decay}
-    own: dict[str, list[float | None]] = {name: _for_each(value, count, f"values of {name}") for name, value in given.items()}
-    optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in own.items()}) for i in range(count)]
+    settings = {name: one_for_each(value, count, f"values of {name}") for name, value in given.items()}
+    optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in settings.items()}) for i in range(count)]
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
     with _training(backend, threads, epochs) as (used, n_threads):
         trainer = Trainer(
@@ -211,25 +211,16 @@ def train_many(
             activation=activation,
             gradient=gradient,
             optimizers=optimizers,
-            learning_rates=_for_each(learning_rates, count, "learning rates"),
+            learning_rates=learning_rates,
             schedule=rates,
             epochs=epochs,
-            seeds=list(range(count)) if seeds is None else _for_each(seeds, count, "seeds"),
+            seeds=range(count) if seeds is None else seeds,
             path=path,
             step=step,
             threads=n_threads,
             loss_average=loss_average,
         )
         return _run(trainer, epochs)
-
-
-def _for_each(values: Any, count: int, what: str) -> list[Any]:
-    """A list with one of `values` for each network, from one for all (or None) or from a sequence of the right length."""
-    if values is None or np.ndim(values) == 0:
-        return [values] * count
-    if len(values) != count:
-        raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
-    return list(values)
 
 
 @contextmanager
@@ -245,7 +236,7 @@ def _training(backend: Backend | str | None, threads: int | None, epochs: int) -
 
 
 def _not_finite(loss: float, state: State) -> str | None:
-    """What has diverged: the loss, or by the last update, which no loss has seen yet, a parameter."""
+    """What has diverged, or None: the loss, or a parameter, by the last update of the epoch, after which no loss was computed."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     if not all(np.isfinite(array).all() for pair in state.params for array in pair):
@@ -268,22 +259,22 @@ def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> l
             result = trainer.epoch()
             states = trainer.states()
             finite = []
-            for place, (loss, state) in enumerate(zip(result.losses, states, strict=True)):
+            for index, (loss, state) in enumerate(zip(result.losses, states, strict=True)):
                 problem = _not_finite(loss, state)
                 if problem is None:
-                    finite.append(place)
+                    finite.append(index)
                     continue
-                history, rate = histories[training[place]], trainer.learning_rates[place]
+                history, rate = histories[training[index]], trainer.learning_rates[index]
                 history.status, history.reason = DIVERGED, f"{problem} in epoch {epoch} at learning rate {rate:g}"
             if not finite:
                 break
             if len(finite) < len(training):
                 trainer.keep(finite)
-                training, states = [training[place] for place in finite], [states[place] for place in finite]
-            for place, network, state in zip(finite, training, states, strict=True):
+                training, states = [training[index] for index in finite], [states[index] for index in finite]
+            for index, network, state in zip(finite, training, states, strict=True):
                 history = histories[network]
-                history.loss.append(result.losses[place])
-                history.accuracy.append(result.accuracies[place])
+                history.loss.append(result.losses[index])
+                history.accuracy.append(result.accuracies[index])
                 history.seconds.append(result.seconds)
                 history.params = state.params
             whole |= {network: (epoch, state.params) for network, state in zip(training, states, strict=True)}

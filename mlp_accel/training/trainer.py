@@ -15,18 +15,15 @@ from mlp_accel.activations import Activation, find_activation
 from mlp_accel.backends import GRADIENTS
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import LoopPath, Step
-from mlp_accel.backends.paths import PathRun, State, Taken, Task, requested_path, start_path
+from mlp_accel.backends.paths import PathRun, State, Taken, Task, requested_path, sampled_rows, start_path
 from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
-from mlp_accel.training.checks import Networks, check_labels, check_networks
+from mlp_accel.training.checks import Networks, check_labels, check_networks, one_for_each
 
 LOSS_AVERAGES = ("samples", "notebook")
 NOTEBOOK_LEARNING_RATE = 0.01
 """The default rate of plain SGD by the notebook's gradient, which is a sum over the minibatch and not a mean."""
-
-LOOKED_AT = 1000
-"""Samples that are looked at to see how many values are zero."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class EpochResult:
     Attributes
     ----------
     losses, accuracies : list of float
-        Means over the samples, each before the update by its own minibatch. A loss may be NaN or infinite.
+        Means over the samples, each evaluated before the update by its own minibatch. A loss may be NaN or infinite.
     seconds : float
         Duration of the epoch of all networks together, the device synchronised.
     """
@@ -48,18 +45,19 @@ class EpochResult:
 
 @dataclass
 class Group:
-    """Networks that are trained together, by one `PathRun`.
+    """Networks that are trained together, by one `PathRun`, because their optimisers have the same recorded rule.
 
-    A setting of the optimiser that is 0 is left out of the recorded rule. Networks in which other settings are 0 have another rule,
-    so they are another group; that way each gets the bits that it would get alone.
+    What is multiplied by a setting that is 0 is left out when a rule is recorded. So the rule of a network without weight decay is
+    another one than that of a network with weight decay, and each trains in a group of its own. By the other's rule the first
+    network would be computed in another form than when it is trained alone, and its results might differ in the last bit.
 
     Attributes
     ----------
-    places : list of int
-        Which networks of the trainer they are.
+    indices : list of int
+        The indices of these networks among those of the trainer.
     """
 
-    places: list[int]
+    indices: list[int]
     task: Task
     run: PathRun
     taken: Taken
@@ -72,10 +70,10 @@ class Trainer:
     ----------
     networks : sequence of list of (weights, bias)
         Where each network starts, all of the same layer sizes; not changed.
-    optimizers : sequence of Optimizer
-        One for each network, or one for all; they may differ in their settings.
-    learning_rates, seeds : sequence of number
-        One for each network, or one for all.
+    optimizers : Optimizer or sequence of Optimizer
+        One for all networks, or one for each; they may differ in their settings.
+    learning_rates, seeds : number or sequence of number
+        One for all networks, or one for each.
     epochs : int
         How many epochs there will be: a schedule needs to know.
 
@@ -108,11 +106,11 @@ class Trainer:
         batch_size: int = 128,
         activation: str | Activation = "tanh",
         gradient: str = "exact",
-        optimizers: Sequence[Optimizer] | None = None,
-        learning_rates: Sequence[float | None] = (None,),
+        optimizers: Optimizer | Sequence[Optimizer] | None = None,
+        learning_rates: float | Sequence[float | None] | None = None,
         schedule: Schedule | None = None,
         epochs: int = 1,
-        seeds: Sequence[int] = (0,),
+        seeds: int | Sequence[int] = 0,
         path: str | None = None,
         step: Step | None = None,
         threads: int = 1,
@@ -127,10 +125,10 @@ class Trainer:
         self.backend, self.schedule, self.epochs, self._threads = backend, schedule or Schedule(), epochs, threads
         self.batch_size = min(batch_size, x.shape[0])
         count = len(networks)
-        self.optimizers = for_each(optimizers or [find_optimizer("sgd")], count, "optimizers")
-        rates = for_each(learning_rates, count, "learning rates")
-        self.learning_rates = [learning_rate(rate, own, gradient) for rate, own in zip(rates, self.optimizers, strict=True)]
-        self._generators = [order_generator(seed) for seed in for_each(seeds, count, "seeds")]
+        self.optimizers: list[Optimizer] = one_for_each(optimizers or find_optimizer("sgd"), count, "optimizers")
+        pairs = zip(one_for_each(learning_rates, count, "learning rates"), self.optimizers, strict=True)
+        self.learning_rates = [learning_rate(rate, optimizer, gradient) for rate, optimizer in pairs]
+        self._generators = [order_generator(seed) for seed in one_for_each(seeds, count, "seeds")]
         self.x = backend.asarray(x)
         self.y = backend.asarray(np.array(y, np.int64))  # a copy, since its owner could change the labels after they were checked
         backend.check_input(self.x, layer_sizes[0])
@@ -148,61 +146,63 @@ class Trainer:
         self._epoch = 0
         self._orders = self._draw()
         self._groups = [
-            self._start(places, task, networks, LoopPath(backend, step), requested_path(path))
-            for places in places_of_each([optimizer.zeros for optimizer in self.optimizers])
+            self._start(indices, task, networks, LoopPath(backend, step), requested_path(path))
+            for indices in indices_by_value([optimizer.zeros for optimizer in self.optimizers])
         ]
         self.task, self.taken = self._groups[0].task, self._groups[0].taken
         backend.synchronize()
 
-    def _start(self, places: list[int], task: Task, networks: Networks, loop: LoopPath, asked: tuple[str, str]) -> Group:
-        rule = Optimizer.record_for([self.optimizers[place] for place in places])
-        task = replace(task, rule=rule, networks=len(places))
-        states = [initial_state(networks[place], rule.n_slots) for place in places]
-        return Group(places, task, *start_path(self.backend, loop, task, states, self.x, self.y, asked))
+    def _start(self, indices: list[int], task: Task, networks: Networks, loop: LoopPath, requested: tuple[str, str]) -> Group:
+        rule = Optimizer.record_for([self.optimizers[index] for index in indices])
+        task = replace(task, rule=rule, networks=len(indices))
+        states = [initial_state(networks[index], rule.n_slots) for index in indices]
+        return Group(indices, task, *start_path(self.backend, loop, task, states, self.x, self.y, requested))
 
     def epoch(self) -> EpochResult:
         """Train every network on every sample once, each in a fresh random order of its own."""
         start = time.perf_counter()
         factors = self._factors()
-        sums = [group.run.epoch(self._orders[group.places], self._scalars(group, factors)) for group in self._groups]
+        join = self.backend.join  # losses and hits, so that they are one transfer
+        sums = [join(group.run.epoch(self._orders[group.indices], self._scalars(group, factors))) for group in self._groups]
         self._epoch += 1
         self._orders = self._draw()  # of the next epoch, while a GPU still works on this one
-        losses, hits = self._means([own for own, _ in sums]), self._means([own for _, own in sums])
+        losses, accuracies = self._means(sums)
         self.backend.synchronize()
-        return EpochResult(losses, hits, time.perf_counter() - start)
+        return EpochResult(losses, accuracies, time.perf_counter() - start)
 
-    def _means(self, sums: Sequence[Any]) -> list[float]:
-        """The mean over the epoch for each network, from the sums over minibatches of each group."""
-        means = {}
-        for group, own in zip(self._groups, sums, strict=True):
-            for place, of_batches in zip(group.places, self.backend.to_numpy(own), strict=True):
-                means[place] = epoch_mean(of_batches, self.x.shape[0], self.batch_size, self.loss_average)
-        return [means[place] for place in sorted(means)]
+    def _means(self, sums: Sequence[Any]) -> tuple[list[float], list[float]]:
+        """Mean loss and accuracy of each network over the epoch, from the losses and hits of each group, summed by minibatch."""
+        n, means = self.x.shape[0], {}
+        for group, group_sums in zip(self._groups, sums, strict=True):
+            for index, *network_sums in zip(group.indices, *self.backend.to_numpy(group_sums), strict=True):
+                means[index] = [epoch_mean(batch_sums, n, self.batch_size, self.loss_average) for batch_sums in network_sums]
+        losses, accuracies = zip(*(means[index] for index in sorted(means)), strict=True)
+        return list(losses), list(accuracies)
 
     def states(self) -> list[State]:
         """Parameters and slots of each network as NumPy arrays."""
-        states = {place: state for group in self._groups for place, state in zip(group.places, group.run.states(), strict=True)}
-        return [states[place] for place in sorted(states)]
+        states = {index: state for group in self._groups for index, state in zip(group.indices, group.run.states(), strict=True)}
+        return [states[index] for index in sorted(states)]
 
     def taken_by(self, network: int) -> Taken:
         """The path of one of the networks, and why not those before it."""
-        return next(group.taken for group in self._groups if network in group.places)
+        return next(group.taken for group in self._groups if network in group.indices)
 
     def params(self, network: int = 0) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """The parameters of a network as NumPy arrays."""
         return self.states()[network].params
 
     def keep(self, networks: Sequence[int]) -> None:
-        """Go on with these networks alone, given in ascending order by their places among those that are still trained."""
-        left = [(group, [at for at, place in enumerate(group.places) if place in networks]) for group in self._groups]
-        self._groups = [group for group, kept in left if kept]
-        for group, kept in left:
-            if kept:
-                group.run.keep(kept)
-                group.places = [networks.index(group.places[at]) for at in kept]
-        self.optimizers = [self.optimizers[place] for place in networks]
-        self.learning_rates = [self.learning_rates[place] for place in networks]
-        self._generators = [self._generators[place] for place in networks]
+        """Train only these networks from now on: their indices among those that are still trained, in ascending order."""
+        left = [(group, [i for i, index in enumerate(group.indices) if index in networks]) for group in self._groups]
+        self._groups = [group for group, members in left if members]
+        for group, members in left:
+            if members:
+                group.run.keep(members)
+                group.indices = [networks.index(group.indices[i]) for i in members]
+        self.optimizers = [self.optimizers[network] for network in networks]
+        self.learning_rates = [self.learning_rates[network] for network in networks]
+        self._generators = [self._generators[network] for network in networks]
         self._orders = self._orders[list(networks)]
 
     def _factors(self) -> npt.NDArray[np.float64]:
@@ -211,10 +211,10 @@ class Trainer:
         return self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), n_batches)
 
     def _scalars(self, group: Group, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The uniform numbers of each step of this epoch, for each network of a group."""
+        """The scalars of each step of this epoch, for each network of a group."""
         first = self._epoch * len(factors) + 1
         rule = group.task.rule
-        return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first) for i in group.places])
+        return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first) for i in group.indices])
 
     def _draw(self) -> npt.NDArray[np.int64]:
         """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
@@ -225,16 +225,9 @@ class Trainer:
             return np.stack(list(pool.map(lambda generator: generator.permutation(n), self._generators)))
 
 
-def places_of_each(kinds: Sequence[Any]) -> list[list[int]]:
-    """For each kind the places at which it stands, in the order in which the kinds first occur."""
-    return [[place for place, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
-
-
-def for_each(values: Sequence[Any], count: int, what: str) -> list[Any]:
-    """A value for each of `count` networks, from that many or from one for all; SettingError for another number."""
-    if len(values) not in (1, count):
-        raise SettingError(f"there must be one of the {what} for each of the {count} networks; got {len(values)}")
-    return list(values) if len(values) == count else [values[0]] * count
+def indices_by_value(values: Sequence[Any]) -> list[list[int]]:
+    """For each different value the indices at which it stands, in the order in which the values first occur."""
+    return [[i for i, value in enumerate(values) if value == different] for different in dict.fromkeys(values)]
 
 
 def learning_rate(rate: float | None, optimizer: Optimizer, gradient: str) -> float:
@@ -255,11 +248,11 @@ def initial_state(params: Sequence[tuple[Any, Any]], n_slots: int) -> State:
 
 
 def density(x: Any) -> float:
-    """Share of the values that are not zero, in some samples from all over `x`; 1 for floating ones, whose zeros no path skips."""
+    """Share of the values of `x` that are not zero, by `sampled_rows`; 1 for floating ones, whose zeros no path skips."""
     if x.dtype != np.uint8:
         return 1.0
-    some = np.asarray(x[:: max(1, x.shape[0] // LOOKED_AT)])
-    return float(np.count_nonzero(some) / max(1, some.size))
+    rows = np.asarray(sampled_rows(x))
+    return float(np.count_nonzero(rows) / max(1, rows.size))
 
 
 def order_generator(seed: int) -> np.random.Generator:

@@ -204,10 +204,8 @@ def test_what_was_taken_reads_as_a_sentence() -> None:
 
 def test_a_task_tells_all_that_the_choice_depends_on() -> None:
     x, y = pixels()
-    optimizers, rates = [find_optimizer("adam")], [0.1]
-    trainer = Trainer(
-        x, y, [init_params(LAYERS)] * 3, get_backend("numpy"), batch_size=99, optimizers=optimizers, learning_rates=rates
-    )
+    settings: dict[str, Any] = {"batch_size": 99, "optimizers": find_optimizer("adam"), "learning_rates": 0.1}
+    trainer = Trainer(x, y, [init_params(LAYERS)] * 3, get_backend("numpy"), **settings)
     task = trainer.task
     assert (task.layer_sizes, task.batch_size, task.dtype, task.data) == (tuple(LAYERS), N, "float32", "uint8")
     assert task.density == pytest.approx(np.count_nonzero(x) / x.size)
@@ -398,6 +396,25 @@ def test_a_path_trains_the_networks_that_are_kept_as_if_there_had_been_no_others
             own, _ = alone.epoch(orders[[2]], scalars[[2]])
         np.testing.assert_array_equal(losses, own)
         for (w, b), (v, c) in zip(together.states()[0].params, alone.states()[0].params, strict=True):
+            np.testing.assert_array_equal(w, v)
+            np.testing.assert_array_equal(b, c)
+
+
+@pytest.mark.parametrize("sample", [N, -1, 10**9])
+def test_an_order_with_a_sample_that_there_is_not_is_refused_and_trains_nothing(
+    cpu_path: tuple[Backend, EpochPath], sample: int
+) -> None:
+    backend, path = cpu_path
+    optimizer = OPTIMIZERS["sgd"]
+    task, states = a_task(BUILT_IN["tanh"], "exact", optimizer), [common_state(0, 1)]
+    x, y = (backend.asarray(a) for a in pixels())
+    order = np.random.default_rng(0).permutation(N)
+    order[N // 2] = sample
+    for kind in (path, LoopPath(backend)):
+        run = kind.start(task, copies(states), x, y)
+        with pytest.raises(IndexError, match=rf"numbers of the {N} samples"):
+            run.epoch(order[None], optimizer.scalars(task.rule, np.array([0.1]), 1)[None])
+        for (w, b), (v, c) in zip(run.states()[0].params, states[0].params, strict=True):
             np.testing.assert_array_equal(w, v)
             np.testing.assert_array_equal(b, c)
 

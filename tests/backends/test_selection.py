@@ -52,16 +52,16 @@ def test_auto_takes_the_first_usable_and_says_why(only_numpy_runs: None, caplog:
 
 
 def test_auto_stops_at_the_first_that_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    probed: list[str] = []
 
     def only_cupy_cannot(name: str) -> BackendUnavailableError | None:
-        asked.append(name)
+        probed.append(name)
         return cannot(name) if name == BACKENDS[0] else None
 
     monkeypatch.setattr(registry, "unavailable", only_cupy_cannot)
     monkeypatch.setattr(registry, "backend_class", lambda _: registry.Backend)
     get_backend("auto")
-    assert asked == list(BACKENDS[:2])
+    assert probed == list(BACKENDS[:2])
 
 
 def test_auto_prefers_cupy_then_numba_then_numpy() -> None:

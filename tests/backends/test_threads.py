@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mlp_accel import History, get_backend, init_params, mini_batch_sgd
+from mlp_accel import History, evaluate, get_backend, init_params, mini_batch_sgd
 from mlp_accel.backends import threads as module
 from mlp_accel.backends.threads import available_cores, cgroup_cores, thread_count
 
@@ -109,3 +109,30 @@ def test_training_limits_blas_and_numba_threads_and_gives_them_back(name: str) -
     if name == "numba":
         assert inside[0][1] == 1
     assert (blas_threads(), numba.get_num_threads()) == before
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="one core: there is no number of threads to change")
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_evaluation_uses_as_many_threads_as_training_would(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    backend, inside = get_backend(name), []
+    classify = backend.classify
+
+    def look(*arguments: Any) -> Any:
+        inside.append((blas_threads(), numba.get_num_threads()))
+        return classify(*arguments)
+
+    monkeypatch.setattr(backend, "classify", look)
+    before = blas_threads(), numba.get_num_threads()
+    arguments = (backend, init_params([5, 4, 3]), np.random.default_rng(0).random((20, 5)), np.arange(20) % 3, "tanh")
+    monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", "1")
+    evaluate(*arguments)
+    monkeypatch.setenv("MLP_ACCEL_NUM_THREADS", "2")
+    evaluate(*arguments)
+    evaluate(*arguments, threads=1)
+    assert [blas for blas, _ in inside] == [{1}, {2}, {1}]
+    if name == "numba":
+        assert [count for _, count in inside] == [1, 2, 1]
+    assert (blas_threads(), numba.get_num_threads()) == before
+    with pytest.raises(ValueError, match="0 from the argument threads is no number of threads"):
+        evaluate(*arguments, threads=0)

@@ -75,7 +75,7 @@ def test_a_backend_that_ends_on_the_loop_has_one_row_and_a_note(both: Config, qu
 def test_a_backend_that_cannot_run_has_one_row_without_a_path(both: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = """
 from mlp_accel.errors import BackendUnavailableError
-def init(self, name, config): raise BackendUnavailableError(name, "not installed", "no module", "install it")
+def init(self, name, *_): raise BackendUnavailableError(name, "not installed", "no module", "install it")
 BackendWorker.__init__ = init"""
     count = iter(range(100))
     monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(absent) if next(count) == 1 else None, timeout))

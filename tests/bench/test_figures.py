@@ -123,6 +123,17 @@ def test_a_benchmark_without_any_time_can_be_drawn(tmp_path: Path) -> None:
     assert "no &lt;device&gt;" in report(result_of(empty))
 
 
+@pytest.mark.parametrize(
+    ("seeds", "samples", "words"), [(3, (3, 3), "3 seeds"), (5, (3, 3), "3 of 5 seeds"), (5, (2, 3), "2 to 3 of 5 seeds")]
+)
+def test_the_race_says_from_how_many_seeds_its_times_are(seeds: int, samples: tuple[int, int], words: str) -> None:
+    times = [0.1, 0.2, 0.4]
+    rows = [row("numpy", seconds={"samples": times[:count]}) for count in samples]
+    until = {"accuracy": 0.955, "seeds": list(range(seeds)), "max_epochs": 50, "results": rows}
+    titles = [panel.title for panel in panels(result_of(result(until=until)))]
+    assert f"Seconds of training to 95.50% on the test set, {words}" in titles
+
+
 class Checker(HTMLParser):
     """Finds whatever the page would fetch or run, and whether its elements are closed in order."""
 

@@ -93,7 +93,7 @@ def test_a_wrong_result_is_a_mismatch_and_never_a_time(monkeypatch: pytest.Monke
 
 AS_NUMPY = """
 init = BackendWorker.__init__
-BackendWorker.__init__ = lambda self, name, config: init(self, "numpy", config)"""
+BackendWorker.__init__ = lambda self, name, *arguments: init(self, "numpy", *arguments)"""
 """The planted worker computes with NumPy, whatever it is called: it starts faster."""
 
 

@@ -45,7 +45,7 @@ def test_a_right_result_has_all_its_times(config: Config) -> None:
 
 
 def test_a_worker_that_hangs_is_given_up() -> None:
-    engine = Engine(worker("BackendWorker.__init__ = lambda self, name, config: time.sleep(100)"), timeout=0.5)
+    engine = Engine(worker("BackendWorker.__init__ = lambda self, *_: time.sleep(100)"), timeout=0.5)
     try:
         with pytest.raises(EngineError, match=r"no answer to 'create' within 0\.5 s"):
             engine.call("create", "backend", "numpy", {})
@@ -55,7 +55,7 @@ def test_a_worker_that_hangs_is_given_up() -> None:
 
 NOISY = """
 import os
-def noisy(self, name, config):
+def noisy(self, *_):
     print("from a library", flush=True)
     os.system("echo from a child process")
 BackendWorker.__init__ = noisy"""
@@ -118,25 +118,25 @@ def test_the_summary_is_median_minimum_and_quartiles() -> None:
 
 
 class Recorder(Engine):
-    """An engine that notes what it is asked."""
+    """An engine that notes its commands."""
 
-    asked: ClassVar[list[tuple[str, str, float]]] = []
+    commands: ClassVar[list[tuple[str, str, float]]] = []
 
     def call(self, command: str, *arguments: Any) -> dict[str, Any]:
         if command == "create":
             self.name = arguments[1]
         answer = super().call(command, *arguments)
-        self.asked.append((self.name, command, time.monotonic()))
+        self.commands.append((self.name, command, time.monotonic()))
         return answer
 
 
 def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
-    Recorder.asked.clear()
+    Recorder.commands.clear()
     monkeypatch.setattr(runs, "Engine", Recorder)
     names = ["numpy", "numpy-handwritten", "notebook"]
     result = run_benchmark(names, replace(config, epochs=5))
     assert [row.status for row in result.results] == ["ok"] * 3
-    epochs = [name for name, command, _ in Recorder.asked if command == "epoch"]
+    epochs = [name for name, command, _ in Recorder.commands if command == "epoch"]
     rounds = [epochs[start : start + 3] for start in range(0, len(epochs), 3)]
     assert len(rounds) == 6, "one to warm up and five"
     assert all(sorted(turn) == sorted(names) for turn in rounds)
@@ -145,10 +145,10 @@ def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(monkeypatc
 
 def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     """Warm-up comes before the data, and the first epoch is no steady one."""
-    Recorder.asked.clear()
+    Recorder.commands.clear()
     monkeypatch.setattr(runs, "Engine", Recorder)
     (row,) = run_benchmark(["numpy"], replace(config, epochs=5)).results
-    commands = [command for _, command, _ in Recorder.asked]
+    commands = [command for _, command, _ in Recorder.commands]
     assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]
     assert (len(row.loss), len(times(row).samples)) == (6, 5)
 

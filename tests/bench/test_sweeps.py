@@ -14,6 +14,7 @@ from mlp_accel import SettingError, get_backend
 from mlp_accel.bench import suite
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.op_times import seconds_per_call, step_ops
+from mlp_accel.bench.output.tables import until_line
 from mlp_accel.bench.results import Cell, Run, Summary
 from mlp_accel.bench.suite import Extras, run_suite
 from mlp_accel.bench.sweeps import changed, crossovers
@@ -121,6 +122,22 @@ def test_an_accuracy_that_is_not_reached_is_no_time(config: Config) -> None:
     (row,) = time_to_accuracy(OK[:1], replace(config, learning_rate=1e-9), 0.999, max_epochs=2).results
     assert (row.status, row.seconds) == ("failed", None)
     assert "in 2 epochs with seed 0, not 99.90%" in str(row.reason)
+
+
+@pytest.mark.parametrize(
+    ("seeds_before", "words"),
+    [(0, "failed: interrupted before the end of its first training"), (2, "the median of 2 of 5 seeds (")],
+)
+def test_ctrl_c_in_a_race_leaves_a_time_that_says_from_how_many_seeds_it_is(config: Config, seeds_before: int, words: str) -> None:
+    def press_ctrl_c(line: str) -> None:
+        if line.startswith("seed 1:" if seeds_before else "numpy loop on"):
+            raise KeyboardInterrupt
+
+    found = time_to_accuracy(OK, config, 0.5, press_ctrl_c)
+    assert found.interrupted
+    for row in found.results:
+        assert len(row.epochs) == seeds_before
+        assert words in until_line(row, found)
 
 
 def test_an_engine_that_was_not_right_does_not_race(config: Config) -> None:

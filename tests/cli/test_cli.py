@@ -247,6 +247,8 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["train", "--schedule", "cosine", "--gamma", "0.5"], ["'cosine' has no setting gamma; step has it"]),
         (["train", "--schedule", "step", "--step-epochs", "0"], ["step_epochs", "whole number", "0"]),
         (["train", "--warmup", "1"], ["warmup", "from 0 to below 1"]),
+        (["train", "--schedule", "cosine", "--warmup", "1.5"], ["warmup must be a share of the steps", "got 1.5"]),
+        (["train", "--schedule", "step", "--gamma", "nan"], ["gamma must be a positive number", "got nan"]),
         (["train", "--backend", "numpy", "--path", "sparse"], ["no path 'sparse'", "--path", "numpy has loop"]),
         (["train", "--gradient", "right"], ["'right'", "exact, notebook"]),
         (["train", "--dtype", "float16"], ["'float16'", "float32, float64"]),
@@ -358,10 +360,28 @@ def on_a_terminal(*arguments: object, columns: int = 100, terminal: str = "xterm
     return shown.decode()
 
 
-def test_on_a_terminal_the_notebooks_curve_stands_beside_ours(clouds: Path) -> None:
-    shown = on_a_terminal("train", "--recipe", "notebook", "--epochs", 2, "--data", clouds, "--backend", "numpy")
+def test_on_a_terminal_the_notebooks_curve_stands_beside_ours() -> None:
+    shown = on_a_terminal("train", "--recipe", "notebook", "--epochs", 2, "--seed", 3, "--backend", "numpy")
     assert "(notebook: 0.7081, 0.7869)" in shown
     assert "(notebook: 0.3733, 0.8946)" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        ([], "data"),
+        (["--hidden", "16", "--learning-rate", "0.02"], "data, hidden, learning_rate"),
+        (["--schedule", "cosine", "--learning-rate", "0.01", "--weight-decay", "0"], "data, schedule"),
+    ],
+)
+def test_the_notebooks_curve_is_left_out_where_it_is_of_other_settings_which_is_said(
+    clouds: Path, options: list[str], others: str
+) -> None:
+    arguments = ("train", "--recipe", "notebook", "--epochs", 2, "--data", clouds, "--backend", "numpy")
+    shown = on_a_terminal(*arguments, *options, columns=200)
+    assert "(notebook" not in shown
+    said = "without the curve that the notebook printed, which is of other settings: "
+    assert f"{said}{others}" in shown.splitlines()
 
 
 def test_on_a_terminal_there_is_a_progress_bar(clouds: Path) -> None:

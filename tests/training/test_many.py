@@ -193,10 +193,10 @@ def test_networks_can_be_let_go_in_any_pattern_and_the_others_keep_their_bits(ba
     networks = [init_params(TOY, seed=seed) for seed in range(5)]
     optimizers = [find_optimizer("momentum", weight_decay=decay) for decay in decays]
 
-    def trainer(places: list[int]) -> Trainer:
-        settings: dict[str, Any] = {"learning_rates": [0.01 * (1 + place) for place in places], "seeds": places, "epochs": 3}
-        own = [optimizers[place] for place in places]
-        return Trainer(x, y, [networks[place] for place in places], backend32, batch_size=8, optimizers=own, **settings)
+    def trainer(indices: list[int]) -> Trainer:
+        settings: dict[str, Any] = {"learning_rates": [0.01 * (1 + i) for i in indices], "seeds": indices, "epochs": 3}
+        settings["optimizers"] = [optimizers[i] for i in indices]
+        return Trainer(x, y, [networks[i] for i in indices], backend32, batch_size=8, **settings)
 
     together = trainer([0, 1, 2, 3, 4])
     left = [0, 1, 2, 3, 4]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.activations import Activation
-from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.arrays import Array, check_shapes
 from mlp_accel.backends.base import GRADIENTS, Backend
 from mlp_accel.backends.cupy import ops
 from mlp_accel.backends.cupy import probe as cupy_probe
@@ -49,6 +49,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     path_names = (ClusterPath.name, GraphPath.name, StepPath.name)
+    takes_device = True
 
     def __init__(self, dtype: str = "float32", device: int | None = None, tf32: bool | None = None) -> None:
         super().__init__(dtype)
@@ -72,7 +73,11 @@ class CupyBackend(Backend):
         return self._paths
 
     def path_named(self, name: str) -> EpochPath | None:
-        """One of its paths, for steps of any size; also ``cluster:SIZE``, with clusters of 1, 2, 4, 8 or 16 thread blocks."""
+        """One of its paths, or None if it has none of that name.
+
+        Also ``cluster:SIZE``, with clusters of 1, 2, 4, 8 or 16 thread blocks. The paths ``graph`` and ``steps`` by name also train
+        steps that are so large that without a name they are left to the loop.
+        """
         return self._named_path(name)
 
     def _make_path(self, name: str) -> EpochPath | None:
@@ -128,21 +133,21 @@ class CupyBackend(Backend):
     def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
         for array, what in ((x, "x"), (y, "y"), (samples, "samples")):
             self.gpu.need(array, what)
-        _need(x.ndim == 2 and y.shape == x.shape[:1], "x and y must have one label for each sample", x, y)
+        check_shapes(x.ndim == 2 and y.shape == x.shape[:1], "x and y must have one label for each sample", x, y)
         if x.dtype != np.uint8:
             (x,) = self._real(x=x)
         y = self._labels(y)
         with self.gpu:
             samples = self.gpu.contiguous(samples.astype(np.int64, copy=False))
-        to_x, to_y = self.empty((len(samples), x.shape[1])), self.empty((len(samples),), y.dtype.type)
+        batch_x, batch_y = self.empty((len(samples), x.shape[1])), self.empty((len(samples),), y.dtype.type)
         kernel = self._kernel("gather", ops.minibatch_source, self.dtype, x.dtype.name, y.dtype.name)
-        sizes = (np.int32(x.shape[1]), np.int32(len(samples)), np.int64(to_x.size))
-        self._launch(kernel, max(to_x.size, len(samples)), self.gpu.contiguous(x), y, samples, to_x, to_y, *sizes)
-        return to_x, to_y
+        sizes = (np.int32(x.shape[1]), np.int32(len(samples)), np.int64(batch_x.size), np.int64(len(x)))
+        self._launch(kernel, max(batch_x.size, len(samples)), self.gpu.contiguous(x), y, samples, batch_x, batch_y, *sizes)
+        return batch_x, batch_y
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
         x, weights, bias = self._real(x=x, weights=weights, bias=bias)
-        _need(
+        check_shapes(
             x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:],
             "x, weights and bias of a layer do not fit",
             x,
@@ -159,7 +164,7 @@ class CupyBackend(Backend):
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
         self.gpu.need(y, "y")
         (logits,) = self._real(logits=logits)
-        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
+        check_shapes(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
         y, (n, width) = self._labels(y), logits.shape
         totals = self._new(
             (2,), np.float64
@@ -170,32 +175,33 @@ class CupyBackend(Backend):
         self._launch(kernel, WARP * n, logits, y, totals, of_blocks, self._counter(), *sizes, shared_bytes=ops.SHARED_BYTES)
         return logits, totals[0, ...], totals[1, ...]
 
-    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
-        delta, weights, kept = self._real(delta=delta, weights=weights, kept=kept)
-        fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
-        _need(fits, "deltas, weights and outputs do not fit", delta, weights, kept)
-        result = self.gpu.matmul(delta, weights.T, self.empty(kept.shape))
+    def hidden_delta(self, delta: Array, weights: Array, slope_input: Array, activation: Activation) -> Array:
+        delta, weights, slope_input = self._real(delta=delta, weights=weights, slope_input=slope_input)
+        fit = delta.shape == (slope_input.shape[0], weights.shape[1]) and weights.shape[0] == slope_input.shape[1]
+        check_shapes(fit, "deltas, weights and outputs do not fit", delta, weights, slope_input)
+        result = self.gpu.matmul(delta, weights.T, self.empty(slope_input.shape))
         kernel = self._kernel("multiply_slope", ops.dense_source, activation, self.dtype)
-        self._launch(kernel, result.size, result, kept, np.int64(result.size))
+        self._launch(kernel, result.size, result, slope_input, np.int64(result.size))
         return result
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         x, delta, scalars = self._real(x=x, delta=delta, scalars=scalars)
-        _need(x.shape[:1] == delta.shape[:1], "inputs and deltas do not fit", x, delta)
-        _need(scalars.shape == (rule.n_scalars,), f"the rule takes {rule.n_scalars} scalars", scalars)
+        check_shapes(x.shape[:1] == delta.shape[:1], "inputs and deltas do not fit", x, delta)
+        check_shapes(scalars.shape == (rule.n_scalars,), f"the rule takes {rule.n_scalars} scalars", scalars)
         grads = (self.gpu.matmul(x.T, delta, self.empty((x.shape[1], delta.shape[1]))), self.empty(delta.shape[1:]))
         with self.gpu:
             self.xp.sum(delta, axis=0, out=grads[1])
         kernel = self._kernel("update", ops.update_source, rule, self.dtype)
         results = []
-        for parameter, grad, own_slots in zip(params, grads, self._of_each(slots), strict=True):
-            parameter, *own = self._real(parameter=parameter, **{f"slot {i}": slot for i, slot in enumerate(own_slots)})
-            fits = len(own) == rule.n_slots and all(array.shape == grad.shape for array in (parameter, *own))
-            _need(fits, "parameter, gradient and slots do not fit", parameter, grad, *own)
-            self._launch(kernel, grad.size, parameter, grad, scalars, np.int64(grad.size), *own)
-            results.append((parameter, own))
+        for parameter, grad, given in zip(params, grads, self._unpaired(slots), strict=True):
+            parameter, *parameter_slots = self._real(parameter=parameter, **{f"slot {i}": slot for i, slot in enumerate(given)})
+            arrays = (parameter, grad, *parameter_slots)
+            fit = len(given) == rule.n_slots and all(array.shape == grad.shape for array in arrays)
+            check_shapes(fit, "parameter, gradient and slots do not fit", *arrays)
+            self._launch(kernel, grad.size, parameter, grad, scalars, np.int64(grad.size), *parameter_slots)
+            results.append((parameter, parameter_slots))
         (weights, weight_slots), (bias, bias_slots) = results
         return (weights, bias), list(zip(weight_slots, bias_slots, strict=True))
 
@@ -230,9 +236,3 @@ class CupyBackend(Backend):
 
     def _load_kernel(self, name: str, source: Callable[..., str], *arguments: Any) -> Any:
         return self.gpu.module(source(*arguments), ops.options()).get_function(name)
-
-
-def _need(fits: bool, problem: str, *arrays: Array) -> None:
-    """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write."""
-    if not fits:
-        raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")

@@ -2,26 +2,14 @@
 // type of the labels.
 using Label = LABEL;
 
-DEVICE Real larger(Real a, Real b) { return b > a ? b : a; }
-
-DEVICE Real warp_max(Real value) {
-    for (int mask = WARP / 2; mask > 0; mask /= 2) value = larger(value, shuffle_xor(value, mask));
-    return value;
-}
-
-template <class T> DEVICE T warp_sum(T value) {
-    for (int mask = WARP / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-    return value;
-}
-
 struct Totals {
     double loss, hits;
 
     DEVICE void add(double loss_of_more, double more_hits) { loss += loss_of_more, hits += more_hits; }
 };
 
-// The logits of a sample become the delta at them; what is returned is the same in all lanes. A lane reads and writes every 32nd
-// logit, and no other lane touches those.
+// Loss of one sample, whether its answer is right, and the delta at its logits, which replaces them; by a warp. All lanes return the
+// same. Lane i reads and writes the logits i, i + 32, ..., and no others.
 DEVICE Totals classify_sample(Real* scores, long long label, bool notebook, int width, int n, int lane) {
     Real largest = log((Real)0), of_label = 0, sum = 0;
     for (int j = lane; j < width; j += WARP) {
@@ -50,10 +38,10 @@ struct BlockTotals {
 };
 static_assert(sizeof(BlockTotals) <= SHARED_BYTES, "the host asks for too little shared memory");
 
-// The sum of what the warps of the block bring, in a fixed order; only thread 0 gets it.
-DEVICE Totals block_total(BlockTotals& memory, Totals own) {
+// The sum over the warps of the block of what each has found, in a fixed order; only thread 0 gets it.
+DEVICE Totals block_total(BlockTotals& memory, Totals found) {
     const int warp = thread_index() / WARP, lane = thread_index() % WARP;
-    if (lane == 0) memory.of_warp[warp] = own;
+    if (lane == 0) memory.of_warp[warp] = found;
     block_sync();
     Totals total = {0, 0};
     if (thread_index() == 0)
@@ -68,18 +56,18 @@ KERNEL classify(Real* logits, const Label* y, double* totals, Totals* of_block, 
     BlockTotals& memory = shared_memory<BlockTotals>();
     const int warp = thread_index() / WARP, lane = thread_index() % WARP, blocks = ceil_div(n, WARPS);
     const int sample = block_index() * WARPS + warp;
-    Totals own = {0, 0};
-    if (sample < n) own = classify_sample(logits + (long long)sample * width, (long long)y[sample], notebook, width, n, lane);
-    const Totals total = block_total(memory, own);
+    Totals found = {0, 0};
+    if (sample < n) found = classify_sample(logits + (long long)sample * width, (long long)y[sample], notebook, width, n, lane);
+    const Totals total = block_total(memory, found);
     if (thread_index() == 0) {
         of_block[block_index()] = total;
         memory.last = last_block(counter, blocks);
     }
     block_sync();
     if (!memory.last) return;
-    own = {0, 0};
-    for (int block = thread_index(); block < blocks; block += THREADS) own.add(of_block[block].loss, of_block[block].hits);
-    own = {warp_sum(own.loss), warp_sum(own.hits)};
-    const Totals all = block_total(memory, own);
+    found = {0, 0};
+    for (int block = thread_index(); block < blocks; block += THREADS) found.add(of_block[block].loss, of_block[block].hits);
+    found = {warp_sum(found.loss), warp_sum(found.hits)};
+    const Totals all = block_total(memory, found);
     if (thread_index() == 0) totals[0] = all.loss, totals[1] = all.hits;
 }

@@ -1,16 +1,12 @@
 // What the cluster kernel and the step kernels share: products on tensor cores, the numbers of a step, and the loss of one sample.
 // The host defines WARP, TILE, PIECE, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES, and puts the activation and the update rule before
 // this.
-using uint8 = unsigned char;
-
-static_assert(WARP == 32, "lanes that mma_tf32 spreads a tile over");
 static_assert(PIECE == 16, "bytes that copy_async16 copies");
 static_assert(TILE == 16, "rows of a tile of mma_tf32");
 static_assert(sizeof(Real) == sizeof(float), "the tensor cores compute in float32");
 constexpr int TILE_COLUMNS = 8; // columns of a tile, and the depth of one product
 constexpr int CHUNK = 8;        // products after which a sum is taken out of the tensor core, which truncates when it adds
 
-DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
 DEVICE constexpr int round_up(int n, int unit) { return ceil_div(n, unit) * unit; }
 
 constexpr float PIXEL_SCALE = 1.0f / 255.0f;
@@ -60,38 +56,27 @@ DEVICE void multiply(float (&sum)[N][4], int first, int last, LoadA load_a, Load
     }
 }
 
-// What the update rule takes of a step, the same for all parameters, and the factor that makes a gradient of a sum over the samples.
-// Where the rule is just p - u * g the factor goes into u: once, not for each parameter.
+// The scalars of a step: what the update rule takes that is the same for all parameters; and the factor that makes a gradient of a sum
+// over the samples. If the rule is just p - u * g the factor goes into u: once, not for each parameter.
 struct Scalars {
     float values[SCALARS + 1];
     float gradient_scale;
 
     DEVICE explicit Scalars(const float* row, float scale = 1) : gradient_scale(scale) {
 #pragma unroll
-        for (int i = 0; i < SCALARS; ++i) values[i] = i == RATE_COLUMN ? scale * row[i] : row[i];
+        for (int i = 0; i < SCALARS; ++i) values[i] = i == RATE_INDEX ? scale * row[i] : row[i];
     }
 
     // The parameter after the update. Slot s is slots[s * stride].
     DEVICE float updated(float parameter, float sum, float* slots, size_t stride) const {
-        return apply_rule(parameter, RATE_COLUMN < 0 ? sum * gradient_scale : sum, slots, stride, values);
+        return apply_rule(parameter, RATE_INDEX < 0 ? sum * gradient_scale : sum, slots, stride, values);
     }
 };
 
-template <class T> DEVICE T warp_sum(T value) {
-#pragma unroll
-    for (int mask = WARP / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-    return value;
-}
-
-DEVICE float warp_max(float value) {
-#pragma unroll
-    for (int mask = WARP / 2; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(value, mask));
-    return value;
-}
-
 constexpr int CLASSES_PER_LANE = ceil_div(CLASSES, WARP);
 
-// Loss of one sample, whether its answer is right, and the delta (the error) at its logits, by a warp. Lane i holds the scores of the classes i, i + 32, ...
+// Loss of one sample, whether its answer is right, and the delta (the error) at its logits, by a warp. Lane i holds the scores of
+// the classes i, i + 32, ...
 struct Classified {
     float loss; // the same in all lanes
     bool hit;
@@ -101,7 +86,7 @@ struct Classified {
         float largest = -3.402823466e38f, of_label = 0;
 #pragma unroll
         for (int i = 0; i < CLASSES_PER_LANE; ++i) {
-            if (i * WARP + lane < CLASSES) largest = fmaxf(largest, scores[i]);
+            if (i * WARP + lane < CLASSES) largest = larger(largest, scores[i]);
             if (i * WARP + lane == label) of_label = scores[i];
         }
         largest = warp_max(largest);
@@ -129,7 +114,7 @@ struct Classified {
     }
 };
 
-// Sum the samples of one minibatch, by a warp and in an order that depends on nothing.
+// Sum the losses and the hits of one minibatch, by a warp and always in the same order.
 DEVICE void sum_minibatch(const float* losses, const uint8* hits, int begin, int end, int lane, double* loss, double* hit) {
     double loss_sum = 0, hit_sum = 0;
     for (int i = begin + lane; i < end; i += WARP) loss_sum += losses[i], hit_sum += hits[i];

@@ -40,7 +40,7 @@ DEVICE unsigned remote_address(const void* own, int rank) {
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"((unsigned)__cvta_generic_to_shared(own)), "r"(rank));
     return address;
 }
-// Stores to the shared memory of block `rank` of the cluster, at the place that `own` has in this block's.
+// Stores to the shared memory of block `rank` of the cluster, at the same offset that `own` has in the memory of this block.
 DEVICE void store_remote(float* own, int rank, float a) {
     asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(remote_address(own, rank)), "f"(a) : "memory");
 }

@@ -130,7 +130,10 @@ class Device:
 
     @contextmanager
     def training_stream(self) -> Iterator[None]:
-        """A stream of its own: ordered after the work asked for before, and before the work asked for afterwards."""
+        """Inside the context work goes to the stream of the training.
+
+        It begins when all is done that the caller's stream was given before, and what that is given afterwards waits for its end.
+        """
         with self:
             outer = self.cp.cuda.get_current_stream()
             if self._stream is None:

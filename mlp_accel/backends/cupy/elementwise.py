@@ -32,10 +32,10 @@ def real_source(dtype: str = "float32") -> str:
 
 
 def activation_source(activation: Activation) -> str:
-    """``activate(z)``, ``times_slope(delta, kept)``, and ``KEEPS_INPUT``: the slope is a function of z, not of the output."""
+    """``activate(z)``, ``times_slope(delta, slope_input)``, and ``SLOPE_OF_INPUT``: whether `slope_input` is z, or the output."""
     lines = [
         '#line 1 "activation"',
-        f"[[maybe_unused]] constexpr bool KEEPS_INPUT = {str(activation.of_input).lower()};",
+        f"[[maybe_unused]] constexpr bool SLOPE_OF_INPUT = {str(activation.of_input).lower()};",
         *_function("activate", activation.value),
         *_function("times_slope", activation.times_slope),
     ]
@@ -45,21 +45,21 @@ def activation_source(activation: Activation) -> str:
 def rule_source(rule: Rule) -> str:
     """``apply_rule(parameter, gradient, slots, stride, scalars)``, with the number of slots and of scalars.
 
-    Slot ``s`` of the parameter is ``slots[s * stride]`` and is written over; the new parameter is returned. ``RATE_COLUMN`` is the
-    scalar ``u`` of a rule that is just ``p - u * g``, or -1.
+    Slot ``s`` of the parameter is ``slots[s * stride]`` and is written over; the new parameter is returned. ``RATE_INDEX`` is
+    `Rule.rate_index`, or -1 for None.
     """
-    record, column = rule.record, -1 if rule.rate_column is None else rule.rate_column
+    record, rate_index = rule.record, -1 if rule.rate_index is None else rule.rate_index
     parameter, gradient, *slots = record.elements
-    kept = [f"const Real {name} = slots[{s} * stride];" for s, name in enumerate(slots)]
-    scalars = [f"const Real {name} = scalars[{i}];" for i, name in enumerate(record.uniforms)]
+    read_slots = [f"const Real {name} = slots[{s} * stride];" for s, name in enumerate(slots)]
+    scalars = [f"const Real {name} = scalars[{i}];" for i, name in enumerate(record.scalar_names)]
     updated, *remembered = _results(record)
     stores = [f"slots[{s} * stride] = {value};" for s, value in enumerate(remembered)]
     arguments = [f"Real {parameter}", f"Real {gradient}", "Real* slots", "unsigned long long stride", "const Real* scalars"]
     lines = [
         '#line 1 "rule"',
-        f"[[maybe_unused]] constexpr int SLOTS = {rule.n_slots}, SCALARS = {rule.n_scalars}, RATE_COLUMN = {column};",
+        f"[[maybe_unused]] constexpr int SLOTS = {rule.n_slots}, SCALARS = {rule.n_scalars}, RATE_INDEX = {rate_index};",
         f"DEVICE Real apply_rule({', '.join(f'[[maybe_unused]] {argument}' for argument in arguments)}) {{",
-        *(f"    [[maybe_unused]] {line}" for line in (*kept, *scalars)),
+        *(f"    [[maybe_unused]] {line}" for line in (*read_slots, *scalars)),
         *(f"    {line}" for line in (*_assignments(record), *stores, f"return {updated};")),
         "}",
     ]

@@ -1,11 +1,7 @@
-// What the kernels of the ops share: which element of the arrays a thread has. The host defines WARP and THREADS of a block.
-using uint8 = unsigned char;
-
-static_assert(WARP == 32, "lanes that the shuffles exchange between");
+// What the kernels of the ops share: which element of the arrays a thread has. The host defines THREADS, those of a block.
 constexpr int WARPS = THREADS / WARP;
 static_assert(THREADS % WARP == 0, "a block is made of whole warps");
 
-DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
 DEVICE long long element() { return (long long)block_index() * THREADS + thread_index(); }
 DEVICE long long column_of(long long i, int width) { return i >> 32 ? i % width : (unsigned)i % (unsigned)width; }
 DEVICE long long row_of(long long i, int width) { return i >> 32 ? i / width : (unsigned)i / (unsigned)width; }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-DEVICE = "device.cuh"
+DEVICE, BASICS = "device.cuh", "basics.cuh"
 
 WARP = 32
 """Threads that an NVIDIA GPU runs in step; kernels and hosts count threads in warps."""
@@ -32,7 +32,7 @@ def source(*names: str) -> str:
 def _file(name: str) -> Traversable:
     """The kernels of a path are beside it, all others here."""
     here = resources.files(__package__)
-    return next(place for place in (here / name, here / "paths" / name) if place.is_file())
+    return next(file for file in (here / name, here / "paths" / name) if file.is_file())
 
 
 def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:

@@ -3,10 +3,10 @@
 DEVICE void update_element(Real* parameter, const Real* gradient, const Real* scalars, Real* const* slots, long long n) {
     const long long i = element();
     if (i >= n) return;
-    Real own[SLOTS + 1];
+    Real slot_values[SLOTS + 1];
 #pragma unroll
-    for (int slot = 0; slot < SLOTS; ++slot) own[slot] = slots[slot][i];
-    parameter[i] = apply_rule(parameter[i], gradient[i], own, 1, scalars);
+    for (int slot = 0; slot < SLOTS; ++slot) slot_values[slot] = slots[slot][i];
+    parameter[i] = apply_rule(parameter[i], gradient[i], slot_values, 1, scalars);
 #pragma unroll
-    for (int slot = 0; slot < SLOTS; ++slot) slots[slot][i] = own[slot];
+    for (int slot = 0; slot < SLOTS; ++slot) slots[slot][i] = slot_values[slot];
 }

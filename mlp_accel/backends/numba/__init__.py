@@ -1,1 +1,1 @@
-"""The Numba backend: kernels for the CPU, compiled at first use and cached on disk. Its modules but `backend` import Numba."""
+"""The Numba backend: kernels for the CPU, compiled at first use and cached on disk. All modules but `backend` import Numba."""

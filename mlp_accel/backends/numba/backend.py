@@ -19,7 +19,7 @@ import numpy.typing as npt
 import threadpoolctl
 
 from mlp_accel.activations import Activation
-from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.arrays import Array, check_shapes
 from mlp_accel.backends.base import GRADIENTS, Backend, Result
 from mlp_accel.backends.paths import EpochPath
 from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
@@ -107,7 +107,7 @@ class NumbaBackend(Backend):
         return np.array(values, np.float64)
 
     def minibatch(self, x: Array, y: Array, samples: Array) -> tuple[Array, Array]:
-        _need(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each sample of x", x, y)
+        check_shapes(x.ndim == 2 and y.shape == x.shape[:1], "y must hold one label for each sample of x", x, y)
         labels = y[samples]  # NumPy checks the numbers here, so the kernel need not
         result = self.empty((samples.shape[0], x.shape[1]))
         if x.dtype != np.uint8:
@@ -116,7 +116,7 @@ class NumbaBackend(Backend):
         return result, labels
 
     def dense(self, x: Array, weights: Array, bias: Array, activation: Activation | None = None) -> tuple[Array, Array]:
-        _need(
+        check_shapes(
             x.shape[1:] == weights.shape[:1] and bias.shape == weights.shape[1:],
             "x, weights and bias of a layer do not fit",
             x,
@@ -131,34 +131,36 @@ class NumbaBackend(Backend):
         return outputs, sums
 
     def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
-        _need(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
+        check_shapes(logits.ndim == 2 and y.shape == logits.shape[:1], "y must hold one label for each sample", y, logits)
         notebook = check_choice("gradient", gradient, GRADIENTS) == "notebook"
         delta = self.empty(logits.shape)
         return delta, *self._ops.classify(*self._real(logits), _c(y), notebook, delta)
 
-    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
-        fits = delta.shape == (kept.shape[0], weights.shape[1]) and weights.shape[0] == kept.shape[1]
-        _need(fits, "deltas, weights and outputs do not fit", delta, weights, kept)
-        result = self.empty(kept.shape)
+    def hidden_delta(self, delta: Array, weights: Array, slope_input: Array, activation: Activation) -> Array:
+        fit = delta.shape == (slope_input.shape[0], weights.shape[1]) and weights.shape[0] == slope_input.shape[1]
+        check_shapes(fit, "deltas, weights and outputs do not fit", delta, weights, slope_input)
+        result = self.empty(slope_input.shape)
         times_slope = self._generated.activation_addresses(activation, self.dtype).times_slope
-        self._ops.hidden_delta(*self._real(delta, weights, kept), times_slope, self._n_jobs, result)
+        self._ops.hidden_delta(*self._real(delta, weights, slope_input), times_slope, self._n_jobs, result)
         return result
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         shapes = (x.shape[1], delta.shape[1]), delta.shape[1:]
-        fits = x.shape[:1] == delta.shape[:1] and all((w.shape, b.shape) == shapes for w, b in (params, *slots))
-        _need(fits and len(slots) == rule.n_slots, "parameters, slots, inputs and deltas do not fit", *params, x, delta)
+        fit = x.shape[:1] == delta.shape[:1] and all((w.shape, b.shape) == shapes for w, b in (params, *slots))
+        check_shapes(fit and len(slots) == rule.n_slots, "parameters, slots, inputs and deltas do not fit", *params, x, delta)
         weights, bias = self._real(*params)
         pairs = [tuple(self._real(*pair)) for pair in slots]
-        places = np.array([[w.ctypes.data for w, _ in pairs], [b.ctypes.data for _, b in pairs]], np.int64) if pairs else NO_SLOTS
+        addresses = [[weights_slot.ctypes.data for weights_slot, _ in pairs], [bias_slot.ctypes.data for _, bias_slot in pairs]]
+        slot_addresses = np.array(addresses, np.int64) if pairs else NO_SLOTS
         zeros = self._zeros
         if zeros.shape[0] < delta.shape[1]:
             zeros = self._zeros = np.zeros(delta.shape[1], self.dtype)
         grad, bias_grad = self.empty(shapes[0]), self.empty(shapes[1])
-        own = (self._generated.rule_address(rule, self.dtype), *self._real(x, delta), zeros, *self._real(scalars))
-        self._ops.update(*own, places, self._n_jobs, weights, bias, grad, bias_grad)
+        inputs = (*self._real(x, delta), zeros, *self._real(scalars), slot_addresses)
+        address = self._generated.rule_address(rule, self.dtype)
+        self._ops.update(address, *inputs, self._n_jobs, weights, bias, grad, bias_grad)
         return (weights, bias), pairs
 
     @cached_property
@@ -188,9 +190,3 @@ class NumbaBackend(Backend):
 def _c(array: Array) -> npt.NDArray[Any]:
     """The array in C order: Numba would compile every kernel once more for another."""
     return np.ascontiguousarray(array)
-
-
-def _need(fits: bool, problem: str, *arrays: Array) -> None:
-    """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write."""
-    if not fits:
-        raise ValueError(f"{problem}: shapes {', '.join(str(array.shape) for array in arrays)}")

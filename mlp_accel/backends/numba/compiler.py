@@ -34,8 +34,9 @@ EXACT_MATH = {"contract", "nsz"}
 the result does not depend on how work is divided among threads."""
 
 _UNFUSED = cpu_options.ParallelOptions({"fusion": False})
-"""Parallel loops are not to be joined: Numba does not see that one reads through an address what another has written. It is an
-object of options, since Numba empties a dict that it is given."""
+"""Forbids Numba to fuse two parallel loops into one. It fuses loops if the second does not read what the first has written; but our
+loops pass addresses to compiled functions, and what is read and written there Numba does not see. This is an object and not a dict,
+because Numba removes the entries of a dict: the next kernel would be compiled without the option."""
 
 logger = logging.getLogger("mlp_accel")
 
@@ -54,7 +55,7 @@ if numba.config.THREADING_LAYER == "default":
 
 
 def _fingerprint() -> str:
-    """A hash of all that compiled code depends on: Numba itself would not notice a change in what a function calls."""
+    """A hash of all that compiled code depends on: Numba itself would not compile again a function that calls a changed one."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
@@ -64,11 +65,10 @@ def _fingerprint() -> str:
 
 
 def _cache_root() -> Path:
-    own, numbas = os.environ.get(CACHE_VARIABLE, "").strip(), os.environ.get("NUMBA_CACHE_DIR", "").strip()
-    if own:
-        return Path(own)
-    if numbas:
-        return Path(numbas)
+    for variable in (CACHE_VARIABLE, "NUMBA_CACHE_DIR"):
+        folder = os.environ.get(variable, "").strip()
+        if folder:
+            return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "mlp_accel"
 
 
@@ -132,10 +132,10 @@ def _compile(function: F, math: set[str], parallel: bool) -> F:
 
 
 def c_function(function: Callable[..., int], signature: Any, math: set[str] = MATH) -> Any:
-    """Compile `function` for one signature as a C function, whose ``address`` others can call without being compiled with it.
+    """Compile `function` for one signature as a C function. Kernels call its ``address``, and need not be compiled with it.
 
-    Numba links what a kernel calls into it and has LLVM improve all of it again, several times over for parallel loops: behind an
-    address it is left alone.
+    If a kernel called a function of Numba's by its name, Numba would put the function's code into the kernel and have LLVM optimise
+    it there once more, for a parallel loop several times. A function that is called by its address is optimised once.
     """
     with _caching() as cache:
         compiled = numba.cfunc(signature, fastmath=math, error_model="numpy", cache=cache, _nrt=False)(function)
@@ -144,9 +144,9 @@ def c_function(function: Callable[..., int], signature: Any, math: set[str] = MA
 
 
 def inlined(function: F) -> F:
-    """A part of a kernel, put into it statement by statement and compiled by its rules.
+    """A function whose statements Numba copies into each kernel that calls it, and compiles by the rules of that kernel.
 
-    As a function of its own, Numba would compile it and have LLVM improve it twice: by itself, and again in each caller.
+    As a function of its own it would be compiled and optimised twice: by itself, and again in each kernel.
     """
     return cast(F, numba.njit(inline="always")(function))
 

@@ -1,8 +1,8 @@
-"""Recorded functions as Numba kernels behind addresses: activations, slopes and update rules, whoever wrote them.
+"""Recorded functions (activations, slopes and update rules, a user's own included) as functions that kernels call by address.
 
 The source is written to files in the private cache folder, because Numba keeps on disk only what it compiled from a file. Each
-function is compiled once for each dtype, and apart from the kernels: they call its address, so they are the same for every
-activation and rule.
+function is compiled once for each dtype, and apart from the kernels. A kernel is given its address, so that the same kernel serves
+every activation and every rule.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def activate(sums_at, outputs_at, n, one):
 
 TIMES_SLOPE = """
 
-def times_slope(deltas_at, kept_at, n, one):
-    a0s, a1s = array_at(deltas_at, n, one), array_at(kept_at, n, one)
+def times_slope(deltas_at, slope_inputs_at, n, one):
+    a0s, a1s = array_at(deltas_at, n, one), array_at(slope_inputs_at, n, one)
     r0s = a0s
     for j in range(n):
 """
@@ -60,7 +60,7 @@ UPDATE = """
 
 def update(parameters_at, gradients_at, slots_at, shift, scalars_at, n, one):
     a0s, a1s = array_at(parameters_at, n, one), array_at(gradients_at, n, one)
-    places, scalars = array_at(slots_at, {n_slots}, 0), array_at(scalars_at, {n_scalars}, one)
+    slot_addresses, scalars = array_at(slots_at, {n_slots}, 0), array_at(scalars_at, {n_scalars}, one)
     r0s = a0s
 """
 
@@ -80,14 +80,16 @@ class ActivationAddresses(NamedTuple):
     """Addresses of an activation's two compiled functions; 0 stands for none."""
 
     activate: int = 0
-    """Takes the addresses of sums and of outputs, the same unless the slope needs the sums, and how many there are."""
+    """Takes the addresses of the sums and of the outputs, their number, and a 1 of their type. The two addresses are the same, and
+    the outputs replace the sums, unless `Activation.of_input`."""
     times_slope: int = 0
-    """Takes the addresses of deltas, which it changes, and of what the slope is a function of, and how many there are."""
+    """Takes the addresses of the deltas, which it multiplies in place, and of the slope inputs, their number, and a 1 of their
+    type."""
 
 
 @functools.cache
 def activation_addresses(activation: Activation, dtype: str) -> ActivationAddresses:
-    """The functions of an activation, compiled for arrays of this type."""
+    """The addresses of the two functions of an activation, compiled for arrays of this type."""
     i, real = numba.int64, getattr(numba, dtype)
     head = ACTIVATE if activation.of_input else ACTIVATE_IN_PLACE
     module = _module(activation.name, dtype, head + _loop(activation.value) + TIMES_SLOPE + _loop(activation.times_slope))
@@ -97,14 +99,20 @@ def activation_addresses(activation: Activation, dtype: str) -> ActivationAddres
 
 @functools.cache
 def rule_address(rule: Rule, dtype: str) -> int:
-    """The function of an update rule, compiled for arrays of this type.
+    """The address of the function of an update rule, compiled for arrays of this type.
 
-    It takes the addresses of the parameters and of their gradients, which it sets to 0; the address of an array with the address of
-    each slot, and the offset in bytes from there to the first parameter's; the address of the uniform numbers of the step; and how
-    many parameters there are.
+    The function updates several parameters that lie one behind the other in memory. Its arguments are, in this order:
+
+    - the address of the first of these parameters;
+    - the address of its gradient; the gradients are set to 0;
+    - the address of a list of addresses: for each slot, where its memory begins;
+    - the number of bytes from there to the slot of the first of these parameters, the same for every slot;
+    - the address of the scalars of the step;
+    - the number of parameters;
+    - a 1 of their type.
     """
     i, real = numba.int64, getattr(numba, dtype)
-    lines = [f"    a{2 + k}s = array_at(places[{k}] + shift, n, one)" for k in range(rule.n_slots)]
+    lines = [f"    a{2 + k}s = array_at(slot_addresses[{k}] + shift, n, one)" for k in range(rule.n_slots)]
     lines += [f"    r{1 + k}s = a{2 + k}s" for k in range(rule.n_slots)]
     lines += [f"    u{k} = scalars[{k}]" for k in range(rule.n_scalars)]
     head = UPDATE.format(n_slots=rule.n_slots, n_scalars=rule.n_scalars) + "\n".join([*lines, "    for j in range(n):\n"])

@@ -1,8 +1,8 @@
 """Kernels of the ops.
 
-Every element of a result is summed by one thread in an order that does not depend on the number of threads, so the results are the
-same bits for any number. Work is divided into jobs of whole rows, one for each thread: however LLVM computes a row, it computes
-every row like that. `classify` is not parallel: starting the threads would take longer.
+The results are the same bits for any number of threads. Each thread has one job: some rows of a result, which it computes whole.
+The order in which the terms of an element are added is fixed when the kernel is compiled, and is the same for all rows, so it does
+not matter which job a row belongs to. `classify` runs on one thread: starting others would take longer than its work.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def dense_rows(
     """
     inputs, matrix = array_at(x, stop * depth, one), array_at(weights, depth * columns, one)
     biases, result = array_at(bias, columns, one), array_at(sums, stop * columns, one)
-    to, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
-    product(stop - first, columns, depth, to, Matrix(biases, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
+    out, below = Matrix(result, first * columns, columns, 1), Matrix(inputs, first * depth, depth, 1)
+    product(stop - first, columns, depth, out, Matrix(biases, 0, 0, 1), one, below, Matrix(matrix, 0, columns, 1))
     if activate != 0:
         start = first * columns * result.itemsize
         call(activate, (sums + start, outputs + start, (stop - first) * columns, one))
@@ -99,7 +99,7 @@ def classify(logits: Any, y: Any, notebook: bool, delta: Any) -> Any:
 
 
 @ParallelKernel
-def hidden_delta(delta: Any, weights: Any, kept: Any, times_slope: int, n_jobs: int, out: Any) -> None:
+def hidden_delta(delta: Any, weights: Any, slope_input: Any, times_slope: int, n_jobs: int, out: Any) -> None:
     """``out = (delta @ weights.T) * slope``; `times_slope` is the address of the function that multiplies."""
     rows, columns = out.shape
     for job in prange(n_jobs):
@@ -111,7 +111,7 @@ def hidden_delta(delta: Any, weights: Any, kept: Any, times_slope: int, n_jobs: 
                     total += delta[i, j] * weights[k, j]
                 out[i, k] = total
         start, count = first * columns * out.itemsize, (stop - first) * columns
-        call(times_slope, (out.ctypes.data + start, kept.ctypes.data + start, count, out.dtype.type(1)))
+        call(times_slope, (out.ctypes.data + start, slope_input.ctypes.data + start, count, out.dtype.type(1)))
 
 
 @ParallelKernel
@@ -130,21 +130,21 @@ def update(
 ) -> None:
     """Compute the gradients of a layer, and update its parameters and slots by the rule, whose address is `rule`.
 
-    `zeros` has a zero for each column. `slots` has two rows of addresses: the slots of the weights, and those of the bias.
+    `zeros` has a zero for each unit of the layer. `slots` has two rows of addresses: of the slots of the weights, and of the bias.
     """
     size, rows, columns = x.shape[0], x.shape[1], delta.shape[1]
     one = weights.dtype.type(1)
     inputs, deltas, result = x.reshape(-1), delta.reshape(-1), grad.reshape(-1)
     for job in prange(n_jobs):
         first, stop = rows * np.int64(job) // n_jobs, rows * np.int64(job + 1) // n_jobs
-        to, turned = Matrix(result, first * columns, columns, 1), Matrix(inputs, first, 1, rows)
-        product(stop - first, columns, size, to, Matrix(zeros, 0, 0, 1), one, turned, Matrix(deltas, 0, columns, 1))
+        out, transposed = Matrix(result, first * columns, columns, 1), Matrix(inputs, first, 1, rows)
+        product(stop - first, columns, size, out, Matrix(zeros, 0, 0, 1), one, transposed, Matrix(deltas, 0, columns, 1))
         start, count = first * columns * grad.itemsize, (stop - first) * columns
-        places = weights.ctypes.data + start, grad.ctypes.data + start, slots.ctypes.data
-        call(rule, (*places, start, scalars.ctypes.data, count, one))
+        addresses = weights.ctypes.data + start, grad.ctypes.data + start, slots.ctypes.data
+        call(rule, (*addresses, start, scalars.ctypes.data, count, one))
     bias_grad[:] = 0
     for i in range(size):
         for j in range(columns):
             bias_grad[j] += delta[i, j]
-    places = bias.ctypes.data, bias_grad.ctypes.data, slots.ctypes.data + slots.strides[0]
-    call(rule, (*places, 0, scalars.ctypes.data, columns, one))
+    addresses = bias.ctypes.data, bias_grad.ctypes.data, slots.ctypes.data + slots.strides[0]
+    call(rule, (*addresses, 0, scalars.ctypes.data, columns, one))

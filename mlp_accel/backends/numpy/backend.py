@@ -87,16 +87,16 @@ class NumpyBackend(Backend):
             flat[of_label] -= 1 / n
         return p, np.add.reduce(losses), hits
 
-    def hidden_delta(self, delta: Array, weights: Array, kept: Array, activation: Activation) -> Array:
-        result = np.matmul(delta, weights.T, out=self.empty(kept.shape))
-        return numpy_function(activation.times_slope, ("a0",))(result, kept, self.empty)[0]
+    def hidden_delta(self, delta: Array, weights: Array, slope_input: Array, activation: Activation) -> Array:
+        result = np.matmul(delta, weights.T, out=self.empty(slope_input.shape))
+        return numpy_function(activation.times_slope, ("a0",))(result, slope_input, self.empty)[0]
 
     def update(
         self, params: tuple[Array, Array], slots: list[tuple[Array, Array]], x: Array, delta: Array, rule: Rule, scalars: Any
     ) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
         weights, bias = params
-        if rule.rate_column is not None:  # p - u * g: delta is smaller than the gradient, so it is multiplied by u
-            delta *= scalars[rule.rate_column]
+        if rule.rate_index is not None:  # p - u * g: delta is smaller than the gradient, so it is multiplied by u
+            delta *= scalars[rule.rate_index]
             weights -= np.matmul(x.T, delta, out=self.empty(weights.shape))
             bias -= _ones(len(delta), delta.dtype.char) @ delta
             return params, slots

@@ -17,39 +17,43 @@ UFUNCS = {
 
 
 class _Writer:
-    """Writes the source of one function, and keeps track of the memory that each value is in and of the line that last needs it."""
+    """Writes the source of one function: a line for each assignment of the record.
+
+    It keeps track of the variable whose memory holds each value, and of the number of the line that last needs the value. A
+    variable whose memory nothing needs any more is free, and the next result may be written to it.
+    """
 
     def __init__(self, record: Record, targets: Sequence[str | None], spare: Sequence[str]) -> None:
         self.record, self.targets = record, list(targets)
         self.lines: list[str] = []
-        self.places: dict[Operand, str] = {name: name for name in (*record.elements, *record.uniforms)}
-        self.last_use = {name: at for at, line in enumerate(record.assignments) for name in line.operands}
+        self.variables: dict[Operand, str] = {name: name for name in (*record.elements, *record.scalar_names)}
+        self.last_use = {name: number for number, line in enumerate(record.assignments) for name in line.operands}
         self.last_use |= dict.fromkeys(record.results, len(record.assignments))
         self.free: dict[str, list[str]] = {"real": [], "bool": []}
-        self.made = 0
+        self.n_made = 0
         self.spare = set(spare) - set(targets)
         self.free["real"] += sorted(self.spare - set(self.last_use))
 
     def function(self, name: str) -> str:
         """The whole function."""
-        for at, line in enumerate(self.record.assignments):
-            self._assign(at, line)
+        for number, line in enumerate(self.record.assignments):
+            self._assign(number, line)
         results = self._results()
         body = "\n    ".join([*self.lines, f"return ({', '.join(results)},)"])
-        return f"def {name}({', '.join((*self.record.elements, *self.record.uniforms))}, empty):\n    {body}\n"
+        return f"def {name}({', '.join((*self.record.elements, *self.record.scalar_names))}, empty):\n    {body}\n"
 
     def _results(self) -> list[str]:
         """Write the lines that bring each result to its target; first the copies, since a target may hold what they copy."""
         returned: list[str] = []
         moves: dict[str, str] = {}
         for result, target in zip(self.record.results, self.targets, strict=True):
-            place = self._place(result)
+            variable = self._variable(result)
             if target is None:
-                if place in returned or not (place.startswith("m") or place in self.spare):
-                    place = self._copy(place)
-            elif place != target:
-                moves[target] = place
-            returned.append(target or place)
+                if variable in returned or not (variable.startswith("m") or variable in self.spare):
+                    variable = self._copy(variable)
+            elif variable != target:
+                moves[target] = variable
+            returned.append(target or variable)
         while moves:
             ready = [target for target in moves if target not in moves.values()]
             for target in ready:
@@ -57,41 +61,41 @@ class _Writer:
             if not ready:  # a circle: each target holds what belongs into another one
                 target = next(iter(moves))
                 saved = self._copy(target)
-                moves = {other: saved if place == target else place for other, place in moves.items()}
+                moves = {other: saved if variable == target else variable for other, variable in moves.items()}
         return returned
 
-    def _place(self, operand: Operand) -> str:
-        return self.places[operand] if operand in self.places else repr(operand)
+    def _variable(self, operand: Operand) -> str:
+        return self.variables[operand] if operand in self.variables else repr(operand)
 
     def _new(self, kind: str = "real") -> str:
-        """Write a line that makes new memory; returns its name."""
-        place, self.made = f"m{self.made}", self.made + 1
-        self.lines.append(f"{place} = empty({self.record.elements[0]}.shape{', bool' if kind == 'bool' else ''})")
-        return place
+        """Write a line that makes a variable with new memory; returns its name."""
+        variable, self.n_made = f"m{self.n_made}", self.n_made + 1
+        self.lines.append(f"{variable} = empty({self.record.elements[0]}.shape{', bool' if kind == 'bool' else ''})")
+        return variable
 
-    def _copy(self, place: str) -> str:
-        """Write lines that copy to new memory; returns its name."""
+    def _copy(self, variable: str) -> str:
+        """Write lines that copy to a variable with new memory; returns its name."""
         copy = self._new()
-        self.lines.append(f"np.copyto({copy}, {place})")
+        self.lines.append(f"np.copyto({copy}, {variable})")
         return copy
 
-    def _assign(self, at: int, line: Assignment) -> None:
+    def _assign(self, number: int, line: Assignment) -> None:
         if self._is_mask(line):
-            self.places[line.name] = self._place(line.operands[0])  # NumPy multiplies by a condition as by 1 and 0
+            self.variables[line.name] = self._variable(line.operands[0])  # NumPy multiplies by a condition as by 1 and 0
             return
         if line.op == "where":
-            place = self._memory(at, line)
-            condition, a, b = map(self._place, line.operands)
-            if place != b:
-                self.lines.append(f"np.copyto({place}, {b})")
-            self.lines.append(f"np.copyto({place}, {a}, where={condition})")
-            self._release(at, line, keep=place)
+            variable = self._variable_for(number, line)
+            condition, a, b = map(self._variable, line.operands)
+            if variable != b:
+                self.lines.append(f"np.copyto({variable}, {b})")
+            self.lines.append(f"np.copyto({variable}, {a}, where={condition})")
+            self._release(number, line, keep=variable)
         else:
-            operands = [self._place(operand) for operand in line.operands]
-            self._release(at, line)
-            place = self._memory(at, line)
-            self.lines.append(f"np.{UFUNCS[line.op]}({', '.join(operands)}, out={place})")
-        self.places[line.name] = place
+            operands = [self._variable(operand) for operand in line.operands]
+            self._release(number, line)
+            variable = self._variable_for(number, line)
+            self.lines.append(f"np.{UFUNCS[line.op]}({', '.join(operands)}, out={variable})")
+        self.variables[line.name] = variable
 
     def _is_mask(self, line: Assignment) -> bool:
         """Whether the value is 1 where a condition holds and 0 elsewhere, and is only used as a factor."""
@@ -99,43 +103,46 @@ class _Writer:
         factor = all(other.op == "*" and other.operands[0] != other.operands[1] for other in uses)
         return line.op == "where" and line.operands[1:] == (1.0, 0.0) and factor and line.name not in self.record.results
 
-    def _memory(self, at: int, line: Assignment) -> str:
-        """The memory that the result of a line is written to."""
+    def _variable_for(self, number: int, line: Assignment) -> str:
+        """The variable that the result of a line is written to."""
         if line.name in self.record.results:
             target = self.targets[self.record.results.index(line.name)]
-            if target is not None and self._overwritable(target, at, line):
+            if target is not None and self._overwritable(target, number, line):
                 return target
         kind = "bool" if line.boolean else "real"
         if self.free[kind]:
             return self.free[kind].pop()
         return self._new(kind)
 
-    def _overwritable(self, target: str, at: int, line: Assignment) -> bool:
-        """Whether nothing after this line needs what is there. A `where` writes before it has read, so it counts itself."""
-        holders = [name for name, place in self.places.items() if place == target]
-        limit = at - 1 if line.op == "where" and target in [self._place(o) for o in line.operands[:2]] else at
+    def _overwritable(self, target: str, number: int, line: Assignment) -> bool:
+        """Whether the line may write to `target`: no later line needs what it holds.
+
+        A `where` writes to its target before it has read its condition and its first value, so it must not need them from there.
+        """
+        holders = [name for name, variable in self.variables.items() if variable == target]
+        limit = number - 1 if line.op == "where" and target in [self._variable(o) for o in line.operands[:2]] else number
         return all(self.last_use.get(name, -1) <= limit for name in holders)
 
-    def _release(self, at: int, line: Assignment, keep: str | None = None) -> None:
-        """Set free the memory that this line was the last to need; that of arguments only if they were passed as spare."""
+    def _release(self, number: int, line: Assignment, keep: str | None = None) -> None:
+        """Set free the variables that this line was the last to need; arguments only if they were passed as spare."""
         for name in dict.fromkeys(line.operands):
-            if not isinstance(name, str) or self.last_use.get(name) != at:
+            if not isinstance(name, str) or self.last_use.get(name) != number:
                 continue
-            place = self.places[name]
-            shared = any(p == place and self.last_use.get(n, -1) > at for n, p in self.places.items() if n != name)
-            if place == keep or shared or not (place.startswith("m") or place in self.spare):
+            variable = self.variables[name]
+            shared = any(p == variable and self.last_use.get(n, -1) > number for n, p in self.variables.items() if n != name)
+            if variable == keep or shared or not (variable.startswith("m") or variable in self.spare):
                 continue
             boolean = any(other.name == name and other.boolean for other in self.record.assignments) or self._aliases_condition(
                 name
             )
-            self.free["bool" if boolean else "real"].append(place)
+            self.free["bool" if boolean else "real"].append(variable)
 
     def _aliases_condition(self, name: str) -> bool:
         return any(other.name == name and self._is_mask(other) for other in self.record.assignments)
 
 
 def numpy_source(record: Record, targets: Sequence[str | None], spare: Sequence[str] = (), name: str = "function") -> str:
-    """The source of a function of the elements, the uniforms and ``empty(shape[, dtype])``, which makes memory.
+    """The source of a function of the elements, the scalars and ``empty(shape[, dtype])``, which makes memory.
 
     Parameters
     ----------

@@ -32,15 +32,15 @@ class BackendWorker:
     name : str
         As in the registry of backends.
     config : Config
-        With ``path``: the name of one, or ``"auto"`` for the fastest.
+    path : str
+        The path to take, by name; ``"auto"`` for the fastest that can.
     """
 
     trainer: Trainer
     data: Dataset
 
-    def __init__(self, name: str, config: Config) -> None:
-        self.config = config
-        self.path = config.path or AUTO
+    def __init__(self, name: str, config: Config, path: str = AUTO) -> None:
+        self.config, self.path = config, path
         self.backend = get_backend(name, config.dtype)
         self.optimizer = find_optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
         self.initial_params = init_params(config.layer_sizes, config.seed)
@@ -106,8 +106,9 @@ class BackendWorker:
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the test set."""
-        data, activation = self.data, self.config.activation
-        loss, accuracy = evaluate(self.backend, self.trainer.params(), data.x_test, data.y_test, activation)
+        data, config = self.data, self.config
+        arguments = (self.backend, self.trainer.params(), data.x_test, data.y_test, config.activation)
+        loss, accuracy = evaluate(*arguments, threads=config.threads)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
     def _trainer(self, x: Any, y: Any, factor: float = 1.0) -> Trainer:

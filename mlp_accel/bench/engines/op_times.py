@@ -66,7 +66,7 @@ def step_ops(backend: Backend, config: Config) -> list[tuple[str, float, float, 
     x, y, logits = backend.asarray(rng.random((n, n_in))), labels[:n], backend.asarray(rng.normal(size=(n, n_out)))
     params = backend.asarray(rng.normal(size=(n_in, width)) / n_in), backend.asarray(np.zeros(width))
     slots = [(backend.asarray(np.zeros((n_in, width))), backend.asarray(np.zeros(width))) for _ in range(rule.n_slots)]
-    above, kept = backend.asarray(rng.normal(size=(width, n_out))), backend.asarray(rng.random((n, width)))
+    above, slope_input = backend.asarray(rng.normal(size=(width, n_out))), backend.asarray(rng.random((n, width)))
     error, delta = backend.asarray(rng.normal(size=(n, n_out))), backend.asarray(1e-6 * rng.normal(size=(n, width)))
     arena = Arena()
 
@@ -89,7 +89,7 @@ def step_ops(backend: Backend, config: Config) -> list[tuple[str, float, float, 
             "hidden_delta",
             2 * n * width * n_out + 3 * n * width,
             item * (n * n_out + width * n_out + 2 * n * width),
-            lambda: backend.hidden_delta(error, above, kept, activation),
+            lambda: backend.hidden_delta(error, above, slope_input, activation),
         ),
         (
             "update",
@@ -102,7 +102,10 @@ def step_ops(backend: Backend, config: Config) -> list[tuple[str, float, float, 
 
 
 def _rule(backend: Backend, config: Config) -> tuple[Rule, Any]:
-    """The rule of the optimiser, and the numbers of a step at a rate of 1, which leaves an error as large as it is."""
+    """The rule of the optimiser, and the scalars of a step at learning rate 1.
+
+    A backend may multiply the delta by the rate in place; at rate 1 it stays as it is, however often the op is called.
+    """
     optimizer = find_optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
     rule = optimizer.record_for([optimizer])
     return rule, backend.scalar_rows(optimizer.scalars(rule, np.ones(1), 1))[0]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mlp_accel.backends.paths import AUTO
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.backend import BackendWorker
 from mlp_accel.bench.engines.libraries import loaded_libraries
@@ -53,10 +54,18 @@ class TrainingWorker(Protocol):
         """``test_loss`` and ``test_accuracy``."""
 
 
-def create(kind: str, name: str, config: dict[str, Any]) -> TrainingWorker:
-    """What trains for the engine `name`, a backend or a peer. `config` is a `Config` as JSON has it."""
+def create(kind: str, name: str, config: dict[str, Any], path: str | None = None) -> TrainingWorker:
+    """The object that trains for the engine `name`, a backend or a peer.
+
+    Parameters
+    ----------
+    config : dict
+        A `Config` as JSON has it.
+    path : str, optional
+        The path that a backend is to take; by default the fastest that can. Peers have no paths.
+    """
     settings = Config.from_dict(config)
-    return BackendWorker(name, settings) if kind == "backend" else peer_class(name)(settings)
+    return BackendWorker(name, settings, path or AUTO) if kind == "backend" else peer_class(name)(settings)
 
 
 class Clock:

@@ -55,8 +55,8 @@ def _draw_series(axes: Axes, launches: Sequence[dict[str, Any]], threshold: floa
         ends = [launch[name]["interval"] for launch in launches]
         spread = [[value - low for value, (low, _) in zip(values, ends, strict=True)]]
         spread.append([high - value for value, (_, high) in zip(values, ends, strict=True)])
-        places = [number + shift for number in range(1, len(values) + 1)]
-        axes.errorbar(places, values, yerr=spread, fmt="o", ms=4, lw=1, color=color, label=label)
+        positions = [number + shift for number in range(1, len(values) + 1)]
+        axes.errorbar(positions, values, yerr=spread, fmt="o", ms=4, lw=1, color=color, label=label)
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(math.log1p(threshold), color=ORANGE, lw=1, ls="--", label=f"threshold {threshold:.0%}")
     axes.set(xlabel="launch: median of its rounds, 95 % interval", ylabel="log-ratio of epoch times")

@@ -2,7 +2,8 @@
 
 It is run as a file and must work with any version of the package, so it touches little of it: `mlp_accel.harness`, or in a build
 that is older than that `get_backend`, `SGDStep` and `Trainer`. Data and initial parameters come from a file, so that both builds
-get the same. It speaks as `engines.worker` does: one JSON command per line, one line back.
+get the same. It speaks as `engines.worker` does: one JSON command per line, one line back. The lines of `main` are like those there
+and not shared with them: to import them, this file would have to import a package before it knows which build's.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Column:
     outputs : Output
         Where it stands.
     compared : callable, optional
-        The figure as it stands beside those of the whole result, in place of `text`; None if there is nothing to compare it with.
+        Used in place of `text`: the figure of a run in comparison with the others of the result; None if that cannot be said.
     holds_status : bool
         Without times, this column says what became of the engine; the others are empty.
     """

@@ -66,7 +66,7 @@ def panels(result: Result) -> list[Panel]:
         found.append(Panel(title, 4.0, partial(_sweep, sweep=sweep, style=style)))
     if result.until:
         until = result.until
-        title = f"Seconds of training to {until.accuracy:.2%} on the test set, {len(until.seeds)} seeds"
+        title = f"Seconds of training to {until.accuracy:.2%} on the test set, {until.seeds_of(*until.results)}"
         races = [(race, race.seconds) for race in until.results]
         found.append(Panel(title, 1.3 + 0.45 * len(races), partial(_bars, rows=races)))
     if result.roofline:
@@ -84,7 +84,7 @@ def describe(result: Result) -> str:
 
 def styles(found: Sequence[EngineRecord]) -> Style:
     """Colour and marker of each engine, the same in every picture."""
-    names = dict.fromkeys(each.label for each in found)
+    names = dict.fromkeys(record.label for record in found)
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
         for i, name in enumerate(names)

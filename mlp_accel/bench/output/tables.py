@@ -113,9 +113,9 @@ def until_line(found: TimeToAccuracy, until: Until) -> str:
     target = f"{found.label} to {until.accuracy:.2%} on the test set"
     if found.seconds is None:
         return f"{target}: {found.status}: {found.reason}"
-    times, seeds = found.seconds, len(found.epochs)
+    times = found.seconds
     spread = f"{seconds(times.min)}–{seconds(max(times.samples))}"
-    return f"{target}: {seconds(times.median)} s of training, the median of {seeds} seeds ({spread} s)"
+    return f"{target}: {seconds(times.median)} s of training, the median of {until.seeds_of(found)} ({spread} s)"
 
 
 def _plain_table(title: str, first: str) -> Table:

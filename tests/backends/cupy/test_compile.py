@@ -112,7 +112,7 @@ def test_the_ops(dtype: str, label: str, architecture: str) -> None:
         ("N_DELTAS", "the host makes buffers of another length"),
         ("LAYERS", "the host counts the layers in another way"),
         ("SHARED_BYTES", "the host computes the shared memory in another way"),
-        ("WARP", "lanes that mma_tf32 spreads a tile over"),
+        ("WARP", "lanes that the shuffles exchange between"),
         ("TILE", "rows of a tile of mma_tf32"),
         ("PIECE", "bytes that copy_async16 copies"),
     ],

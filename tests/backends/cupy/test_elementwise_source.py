@@ -41,9 +41,11 @@ def program_text(dtype: str) -> str:
     for i, name in enumerate(ACTIVATIONS):
         parts.append(f"namespace activation{i} {{\n{activation_source(ACTIVATIONS[name])}}}\n")
         parts.append(
-            f"KERNEL run_activation{i}(const Real* z, const Real* error, const Real* kept, Real* value, Real* delta, int n) {{\n"
+            f"KERNEL run_activation{i}(const Real* z, const Real* error, const Real* slope_input, Real* value, Real* delta, "
+            "int n) {\n"
             "    for (int i = thread_index(); i < n; i += 32)\n"
-            f"        value[i] = activation{i}::activate(z[i]), delta[i] = activation{i}::times_slope(error[i], kept[i]);\n}}\n"
+            f"        value[i] = activation{i}::activate(z[i]), delta[i] = activation{i}::times_slope(error[i], slope_input[i]);\n"
+            "}\n"
         )
     for i, name in enumerate(ALL_RULES):
         parts.append(f"namespace rule{i} {{\n{rule_source(Optimizer.record_for([ALL_RULES[name]]))}}}\n")
@@ -81,10 +83,10 @@ def test_an_activation_and_its_slope_agree_with_float64(name: str, dtype: str) -
     error = rng.normal(size=z.shape).astype(dtype)
     exact = z.astype(np.float64)
     (expected,) = activation.value(np, [exact])
-    kept = z if activation.of_input else expected.astype(dtype)
-    (expected_delta,) = activation.times_slope(np, [error.astype(np.float64), kept.astype(np.float64)])
+    slope_input = z if activation.of_input else expected.astype(dtype)
+    (expected_delta,) = activation.times_slope(np, [error.astype(np.float64), slope_input.astype(np.float64)])
     value, delta = np.full_like(z, np.nan), np.full_like(z, np.nan)
-    arguments = [z, error, kept, value, delta, np.int32(z.size)]
+    arguments = [z, error, slope_input, value, delta, np.int32(z.size)]
     program(dtype).launch(f"run_activation{list(ACTIVATIONS).index(name)}", 1, 32, 0, arguments)
     close(dtype, value, expected)
     close(dtype, delta, expected_delta, error)

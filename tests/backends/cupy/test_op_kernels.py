@@ -36,5 +36,5 @@ def test_every_barrier_of_the_sums_is_removed_in_turn_and_each_fault_is_caught()
     lines = source("classify.cu").splitlines()[1:]
     assert [i for i, text in enumerate(lines, start=1) if re.search(r"\b\w+_sync\(\)", text)] == faults.lines()
     assert faults.missed() == []
-    for name in ("ops.cuh", "minibatch.cu", "dense.cu", "update.cu"):
+    for name in ("basics.cuh", "ops.cuh", "minibatch.cu", "dense.cu", "update.cu"):
         assert "_sync()" not in source(name)

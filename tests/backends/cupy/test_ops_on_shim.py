@@ -140,6 +140,16 @@ def test_shapes_that_do_not_fit_are_errors_not_memory_faults(cupy: FakeCupy) -> 
             getattr(backend, op)(*arguments)
 
 
+def test_samples_that_there_are_not_become_nan_and_negative_ones_count_from_the_end(cupy: FakeCupy) -> None:
+    backend = CupyBackend()
+    y, samples = backend.asarray(np.arange(4, dtype=np.uint8)), np.array([4, -1, -5, 2, 2**62, -(2**63), -4])
+    for x in (np.full((4, 6), 51, np.uint8), np.full((4, 6), 0.2)):
+        found, labels = backend.minibatch(backend.asarray(x), y, backend.asarray(samples))
+        there = [np.nan, 0.2, np.nan, 0.2, np.nan, np.nan, 0.2]
+        np.testing.assert_allclose(found, np.repeat(there, 6).reshape(7, 6), rtol=1e-6)
+        assert labels[[1, 3, 6]].tolist() == [3, 2, 0]
+
+
 def test_a_numpy_array_is_refused_with_what_to_do(cupy: FakeCupy) -> None:
     backend = CupyBackend()
     params = [(backend.asarray(w), backend.asarray(b)) for w, b in init_params(SIZES)]
@@ -161,6 +171,6 @@ def test_an_epoch_of_ops_transfers_and_waits_only_at_its_ends(cupy: FakeCupy) ->
     cupy.events.clear()
     trainer.epoch()
     moves = [entry for entry in cupy.events if entry in ("to device", "to host", "synchronize")]
-    assert moves == ["to device", "to device", "to host", "to host", "synchronize"]  # order, rates; losses, hits
+    assert moves == ["to device", "to device", "to host", "synchronize"]  # order, rates; losses and hits together
     kernels = [entry for entry in cupy.events if entry.startswith(("launch", "product"))]
     assert len(kernels) == 20 * (2 + 4 + 2 + 6)  # minibatch, classify; two layers; one hidden error; two updates

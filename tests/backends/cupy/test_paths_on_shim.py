@@ -113,6 +113,20 @@ def test_states_come_in_one_transfer_and_stay_as_they_were(cupy: FakeCupy, path:
     assert [a.tobytes() for a in arrays(Result(run.states(), np.zeros(0), np.zeros(0)))] != before
 
 
+@pytest.mark.parametrize("sample", [20, -1, 10**6])
+@pytest.mark.parametrize("path", PATHS)
+def test_an_order_with_a_sample_that_there_is_not_is_refused_before_anything_is_launched(
+    cupy: FakeCupy, path: str, sample: int
+) -> None:
+    problem, backend = Problem.random(SMALL, 20), CupyBackend()
+    run = start(backend, path, problem)
+    problem.orders[0, 7] = sample
+    cupy.events.clear()
+    with pytest.raises(IndexError, match="orders must hold numbers of the 20 samples, 0 to 19; they hold numbers from"):
+        run.epoch(problem.orders, problem.scalars)
+    assert cupy.events == []
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_networks_that_are_left_out_cost_the_others_nothing(cupy: FakeCupy, path: str) -> None:
     problem, backend = Problem.random(replace(SMALL, networks=3, rule=rule_of("momentum")), 20), CupyBackend()

@@ -71,10 +71,10 @@ def test_an_activation_and_its_slope_are_those_in_float64(name: str, dtype: str)
         np.testing.assert_array_equal(np.delete(outputs, range(3, 73)), np.delete(untouched, range(3, 73)))
         np.testing.assert_array_equal(sums, z)
 
-        kept = z if activation.of_input else activation.value(np, [z])[0].astype(dtype)
+        slope_inputs = z if activation.of_input else activation.value(np, [z])[0].astype(dtype)
         errors = values(dtype, 1)
-        (expected,) = activation.times_slope(np, [errors.astype(np.float64), kept.astype(np.float64)])
-        caller(addresses.times_slope, 3, dtype)(errors.ctypes.data, kept.ctypes.data, len(errors), 1.0)
+        (expected,) = activation.times_slope(np, [errors.astype(np.float64), slope_inputs.astype(np.float64)])
+        caller(addresses.times_slope, 3, dtype)(errors.ctypes.data, slope_inputs.ctypes.data, len(errors), 1.0)
         np.testing.assert_allclose(errors, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -91,10 +91,10 @@ def test_a_rule_is_that_in_float64_and_clears_the_gradient(name: str, decay: flo
     arrays[2:] = [np.abs(slot) for slot in arrays[2:]]
     scalars = optimizer.scalars(rule, np.full(1, 0.1), 7)[0]
     expected = rule.record(np, [a.astype(np.float64) for a in arrays], scalars)
-    places, row = np.array([a.ctypes.data for a in arrays[2:]], np.int64), scalars.astype(dtype)
+    slot_addresses, row = np.array([a.ctypes.data for a in arrays[2:]], np.int64), scalars.astype(dtype)
     address = rule_address(rule, dtype)
     shift = 5 * arrays[0].itemsize
-    arguments = (*(a.ctypes.data + shift for a in arrays[:2]), places.ctypes.data, shift, row.ctypes.data, n - 5)
+    arguments = (*(a.ctypes.data + shift for a in arrays[:2]), slot_addresses.ctypes.data, shift, row.ctypes.data, n - 5)
     before = [a[:5].copy() for a in arrays]
     caller(address, 6, dtype)(*arguments, 1.0)
     tolerance = 100 * float(np.finfo(dtype).eps)

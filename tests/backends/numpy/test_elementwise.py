@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from mlp_accel import elementwise as e
 from mlp_accel.backends.numpy.elementwise import numpy_function, numpy_source
-from mlp_accel.elementwise import Record, record, uniform_values
+from mlp_accel.elementwise import Record, record, scalar_values
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 
-UNIFORMS = {"u": 0.75, "v": -1.5}
+SCALARS = {"u": 0.75, "v": -1.5}
 UNARY: tuple[Callable[[Any], Any], ...] = (
     lambda a: -a,
     abs,
@@ -58,7 +58,7 @@ def check(found: Record, targets: tuple[str | None, ...], spare: tuple[str, ...]
     """Call the printed function, and compare its results and all that it must leave alone with `Record.__call__`."""
     rng = np.random.default_rng(seed)
     arguments = [rng.normal(size=(3, 4)) for _ in found.elements]
-    row = uniform_values(found.columns, dict(UNIFORMS))[0].tolist()
+    row = scalar_values(found.scalars, dict(SCALARS))[0].tolist()
     before = [a.copy() for a in arguments]
     expected = [np.array(a) for a in found(np, before, row)]
     source = numpy_source(found, targets, spare)
@@ -99,7 +99,7 @@ def programs(draw: st.DrawFn) -> tuple[int, list[Tree], list[int]]:
 
 
 def recorded(program: tuple[int, list[Tree], list[int]]) -> Record:
-    """Places below 0 are two constants and two uniform values."""
+    """Places below 0 are two constants and two scalars."""
     n_arguments, steps, results = program
 
     def function(*values: Any) -> tuple[Any, ...]:
@@ -114,7 +114,7 @@ def recorded(program: tuple[int, list[Tree], list[int]]) -> Record:
             known.append(kinds[arity][number](*map(value, places)))
         return tuple(map(value, results))
 
-    return record(function, n_arguments, list(UNIFORMS))
+    return record(function, n_arguments, list(SCALARS))
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -186,11 +186,11 @@ def test_every_choice_of_targets_and_spare_arguments_gives_the_same(name: str) -
 
 
 @pytest.mark.parametrize("targets", [(None, None, None), ("a0", None, "a1"), (None, "a1", "a0")])
-def test_uniform_results_fill_an_array(targets: tuple[str | None, ...]) -> None:
+def test_a_result_that_is_a_scalar_fills_an_array(targets: tuple[str | None, ...]) -> None:
     check(record(lambda a, b, u, v: (u, u * v, a), 2, ["u", "v"]), targets, ())
 
 
-def test_a_uniform_condition_chooses_for_all_elements() -> None:
+def test_a_condition_on_scalars_chooses_for_all_elements() -> None:
     for found in (record(lambda a, b, u, v: e.where(u > v, a, b) - e.where(u < v, a, 1.0), 2, ["u", "v"]),):
         for targets, spare in all_ways(2, 1):
             check(found, targets, spare)

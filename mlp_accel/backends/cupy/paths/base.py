@@ -29,7 +29,7 @@ without TF32, and with it."""
 
 
 def no_switch(value: str) -> str | None:
-    """What is wrong with a value of ``MLP_ACCEL_TF32``, to be put behind the value; None if it is right."""
+    """What is wrong with a value of ``MLP_ACCEL_TF32``: the end of a message that begins with the value. None if nothing is."""
     return None if value in ("0", "1") else "is neither 1 nor 0"
 
 
@@ -125,7 +125,7 @@ class FusedPath(EpochPath):
 
 
 def trial_scalars(task: Task, steps: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers for the comparison with the loop: all different, and so small that no rule diverges in two steps."""
+    """Scalars for the comparison with the loop: all different, and so small that no rule diverges in two steps."""
     size = 0.1 if task.gradient == "exact" else 0.01  # the notebook's gradient is a sum
     count = task.rule.n_scalars
     return size * (1.0 + 0.1 * np.arange(steps * count, dtype=np.float64)).reshape(1, steps, count)

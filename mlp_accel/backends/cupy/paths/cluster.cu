@@ -37,7 +37,8 @@ struct alignas(16) ClusterMemory {
     float partial_sums[SLICES][OWN_ROWS][UNITS];
     float weights[1 + SLOTS][SLICE][WEIGHT_STRIDE]; // of the first layer, and their slots
     float delta[ROWS][DELTA_STRIDE];            // of the hidden layer, of all samples
-    float hidden[1 + KEEPS_INPUT][OWN_ROWS][UNITS]; // outputs of the hidden units; last, what their slope is a function of
+    // The outputs of the hidden units and, if SLOPE_OF_INPUT, the sums that go into their activation.
+    float hidden[1 + SLOPE_OF_INPUT][OWN_ROWS][UNITS];
     float own_delta[OWN_ROWS][UNITS];           // of the hidden layer, of the block's samples
     float output_delta[OWN_ROWS][CLASS_STRIDE];
     float small[SMALL];
@@ -46,7 +47,9 @@ struct alignas(16) ClusterMemory {
 };
 static_assert(sizeof(ClusterMemory) == SHARED_BYTES, "the host computes the shared memory in another way");
 
-// Tiles of columns that a warp takes at a time: the number with which the warp that has most to do has least.
+// How many tiles of columns a warp computes at a time, for one tile of rows: 1, 2 or 4. A larger number means that each value of A is
+// loaded for more products, but also that there are fewer jobs, so that some warps may have none. The number that is taken is the one
+// with which the warp that has the most to do has the least. Its work is counted in loads: 1 for A and n for B in each job.
 DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
     int best = 1, least = 1 << 30;
     for (int n = 1; n <= 4; n *= 2) {
@@ -137,14 +140,14 @@ DEVICE void send_partial_sums(ClusterMemory& memory, int rank, int buffer, int w
 // 2a. One of the block's own samples from the hidden layer to the loss and back, by a warp.
 DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int rank, int buffer, int own_row, int step, int lane) {
     const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, arrays.n - step * BATCH);
-    float *hidden = memory.hidden[0][own_row], *kept = memory.hidden[KEEPS_INPUT][own_row];
+    float *hidden = memory.hidden[0][own_row], *slope_input = memory.hidden[SLOPE_OF_INPUT][own_row];
     const bool real = row < rows;
     for (int unit = lane; unit < HIDDEN; unit += WARP) {
         float z = 0;
 #pragma unroll
         for (int slice = 0; slice < SLICES; ++slice) z += memory.partial_sums[slice][own_row][unit];
         z = z * PIXEL_SCALE + memory.small[HIDDEN_BIAS + unit];
-        if (KEEPS_INPUT) kept[unit] = z;
+        if (SLOPE_OF_INPUT) slope_input[unit] = z;
         hidden[unit] = real ? activate(z) : 0;
     }
     warp_sync();
@@ -168,7 +171,7 @@ DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int
         float delta = 0;
         for (int label = 0; label < CLASSES; ++label)
             delta += memory.output_delta[own_row][label] * memory.small[unit * CLASS_STRIDE + label];
-        delta = real ? times_slope(delta, kept[unit]) : 0;
+        delta = real ? times_slope(delta, slope_input[unit]) : 0;
         memory.own_delta[own_row][unit] = delta;
         if (row < ROWS)
             for (int block = 0; block < SLICES; ++block) store_remote(&memory.delta[row][unit], block, delta);
@@ -229,7 +232,7 @@ DEVICE void update_weights(ClusterMemory& memory, int rank, int buffer, const Sc
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 // Padding has no gradient: by p - u * g it stays 0, but another rule may make something else of it.
-                if (RATE_COLUMN < 0 && (rank * SLICE + place + i / 2 >= INPUTS || unit + i % 2 >= HIDDEN)) continue;
+                if (RATE_INDEX < 0 && (rank * SLICE + place + i / 2 >= INPUTS || unit + i % 2 >= HIDDEN)) continue;
                 float* weight = &memory.weights[0][place + i / 2][unit + i % 2];
                 *weight = scalars.updated(*weight, sum[n][i], weight + SLICE * WEIGHT_STRIDE, SLICE * WEIGHT_STRIDE);
             }

@@ -20,6 +20,7 @@ from mlp_accel.backends.cupy.elementwise import activation_source, real_source, 
 from mlp_accel.backends.cupy.paths.base import FusedPath
 from mlp_accel.backends.cupy.paths.runs import DeviceSamples, FusedRun
 from mlp_accel.backends.cupy.source import (
+    BASICS,
     DEVICE,
     PIECE,
     TILE,
@@ -35,7 +36,7 @@ from mlp_accel.backends.paths import State, Task
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import Rule
 
-FILES = ("common.cuh", "cluster.cu")
+FILES = (BASICS, "common.cuh", "cluster.cu")
 COMPUTE_CAPABILITY = (9, 0)
 """The first one with thread-block clusters."""
 
@@ -212,8 +213,8 @@ class ClusterRun(FusedRun):
     def __init__(
         self, gpu: Device, task: Task, states: Sequence[State], samples: DeviceSamples, shape: ClusterShape, n: int
     ) -> None:
-        super().__init__(gpu, task, states)
-        self.samples, self.shape, self.n = samples, shape, n
+        super().__init__(gpu, task, states, samples)
+        self.shape, self.n = shape, n
         self._kernel = gpu.module(shape.source(), shape.options()).get_function("train_epoch")
         self._kernel.max_dynamic_shared_size_bytes = shape.shared_bytes
         if shape.cluster > PORTABLE:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlp_accel.backends.arrays import Array, Params
 from mlp_accel.backends.cupy.device import Device
 from mlp_accel.backends.cupy.source import PIECE, padded_pixels
-from mlp_accel.backends.paths import PathRun, State, Task
+from mlp_accel.backends.paths import PathRun, State, Task, check_orders
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ class FusedRun(PathRun):
     task : Task
     states : sequence of State
         Where each network starts, on the host.
+    samples : DeviceSamples
 
     Attributes
     ----------
@@ -61,13 +62,14 @@ class FusedRun(PathRun):
         For each network its parameters (weights and bias of each layer in turn), then each of their slots, laid out alike.
     """
 
-    def __init__(self, gpu: Device, task: Task, states: Sequence[State]) -> None:
-        self.gpu, self.task = gpu, task
+    def __init__(self, gpu: Device, task: Task, states: Sequence[State], samples: DeviceSamples) -> None:
+        self.gpu, self.task, self.samples = gpu, task, samples
         self.networks = gpu.cp.asarray(np.stack([packed(state, task.rule.n_slots) for state in states]))
         self._scalars: tuple[npt.NDArray[np.float64], Array] | None = None
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         cp = self.gpu.cp
+        check_orders(orders, len(self.samples.labels))
         with self.gpu.training_stream():
             if self._scalars is None or not np.array_equal(
                 self._scalars[0], scalars

@@ -43,7 +43,7 @@ DEVICE constexpr int update_tiles(int layer) { return ceil_div(SIZE[layer] + 1, 
 // What a kernel is given, and where each layer is in it.
 struct StepArrays {
     float* parameters;    // (1 + SLOTS, PARAMETERS): the parameters, and behind them each of their slots
-    float* outputs;       // of each hidden layer, (BATCH, SIZE[l + 1]); behind them, if KEEPS_INPUT, the sums before the activation
+    float* outputs;       // of each hidden layer, (BATCH, SIZE[l + 1]); behind them, if SLOPE_OF_INPUT, the sums before the activation
     float* deltas;        // of each layer, (BATCH, SIZE[l + 1])
     const Pixel* samples; // (n, SAMPLE_STRIDE)
     const float* scalars; // (steps, SCALARS)
@@ -57,7 +57,7 @@ struct StepArrays {
     DEVICE float* bias(int layer) const { return weights(layer) + (size_t)SIZE[layer] * SIZE[layer + 1]; }
     DEVICE float* delta(int layer) const { return deltas + output_at(layer); }
     DEVICE float* output(int layer) const { return outputs + output_at(layer); }
-    DEVICE float* kept(int layer) const { return output(layer) + (KEEPS_INPUT ? OUTPUTS : 0); } // for the slope
+    DEVICE float* slope_input(int layer) const { return output(layer) + (SLOPE_OF_INPUT ? OUTPUTS : 0); }
     DEVICE int rows(int step) const { return min(BATCH, n - step * BATCH); }
 
     // Value `place` of what goes into a layer for sample `row` of the minibatch; pixels are not scaled yet.
@@ -128,7 +128,7 @@ template <int LAYER> DEVICE void forward(const StepArrays& arrays, int step) {
         if (row >= rows || column >= OUT) return;
         const size_t place = (size_t)row * OUT + column;
         const float z = sum * INPUT_SCALE<LAYER> + arrays.bias(LAYER)[column];
-        if (KEEPS_INPUT) arrays.kept(LAYER)[place] = z;
+        if (SLOPE_OF_INPUT) arrays.slope_input(LAYER)[place] = z;
         arrays.output(LAYER)[place] = activate(z);
     });
 }
@@ -173,7 +173,7 @@ template <int LAYER> DEVICE void backward(const StepArrays& arrays, int step) {
         row += first_row, column += first_column;
         if (row >= rows || column >= IN) return;
         const size_t place = (size_t)row * IN + column;
-        arrays.delta(LAYER - 1)[place] = times_slope(sum, arrays.kept(LAYER - 1)[place]);
+        arrays.delta(LAYER - 1)[place] = times_slope(sum, arrays.slope_input(LAYER - 1)[place]);
     });
 }
 

@@ -22,6 +22,7 @@ from mlp_accel.backends.cupy.elementwise import activation_source, real_source, 
 from mlp_accel.backends.cupy.paths.base import FusedPath
 from mlp_accel.backends.cupy.paths.runs import DeviceSamples, FusedRun
 from mlp_accel.backends.cupy.source import (
+    BASICS,
     DEVICE,
     TILE,
     WARP,
@@ -35,7 +36,7 @@ from mlp_accel.backends.cupy.source import (
 from mlp_accel.backends.paths import State, Task
 from mlp_accel.optimizers import Rule
 
-FILES = ("common.cuh", "steps.cu")
+FILES = (BASICS, "common.cuh", "steps.cu")
 COMPUTE_CAPABILITY = (8, 0)
 """The first one whose tensor cores know TF32."""
 
@@ -210,8 +211,8 @@ class StepRun(FusedRun):
     """Networks one after another, each copied to the same memory, since a captured graph works at fixed addresses."""
 
     def __init__(self, gpu: Device, task: Task, states: Sequence[State], samples: DeviceSamples, shape: StepShape, n: int) -> None:
-        super().__init__(gpu, task, states)
-        self.samples, self.shape, self.n, self.batches = samples, shape, n, ceil_div(n, shape.batch)
+        super().__init__(gpu, task, states, samples)
+        self.shape, self.n, self.batches = shape, n, ceil_div(n, shape.batch)
         module = gpu.module(shape.source(), shape.options())
         self.launches = list(shape.launches())
         self._kernels = {launch.kernel: module.get_function(launch.kernel) for launch in (*self.launches, shape.sums(1))}

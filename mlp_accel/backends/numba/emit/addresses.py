@@ -24,7 +24,7 @@ def array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any])
 
 @emitted
 def array_at(typing_context: Any, address: Any, length: Any, like: Any) -> Any:
-    """The flat array at an address, of the type of the scalar `like`, which may be known as a constant."""
+    """The flat array at an address, of `length` elements of the type of the number `like`."""
     signature = types.unliteral(like)[::1](address, length, like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -45,7 +45,7 @@ def sparse_row(
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder, signature, arguments, out.dtype)
         _, _, _, out_at, _, base_at, scale, _, first, count, _, _, matrix_at, stride = arguments
-        to, source, list_, numbers, rows = (e.data(position) for position in (2, 4, 7, 10, 11))
+        target, source, list_, numbers, rows = (e.data(position) for position in (2, 4, 7, 10, 11))
         sums = [[e.accumulator() for _ in range(vectors.literal_value)] for _ in range(unroll.literal_value)]
         with cgutils.for_range_slice(builder, first, builder.add(first, count), e.at(len(sums)), INDEX) as (position, _):
             for step, register in enumerate(sums):
@@ -62,7 +62,7 @@ def sparse_row(
             while len(parts) > 1:
                 parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
             before = e.load(source, builder.add(base_at, e.at(c * e.lanes)))
-            e.store(e.multiply_add(factor, parts[0], before), to, builder.add(out_at, e.at(c * e.lanes)))
+            e.store(e.multiply_add(factor, parts[0], before), target, builder.add(out_at, e.at(c * e.lanes)))
         return context.get_dummy_value()
 
     return signature, emit
@@ -103,8 +103,8 @@ def scatter_row(
             value = e.splat(e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, NUMBER_BITS)), INDEX)))
             start = builder.add(matrix_at, builder.mul(number, stride))
             for shift, part in zip(shifts, scaled, strict=True):
-                at = builder.add(start, shift)
-                e.store(e.multiply_add(value, part, e.load(rows, at)), rows, at)
+                index = builder.add(start, shift)
+                e.store(e.multiply_add(value, part, e.load(rows, index)), rows, index)
         return context.get_dummy_value()
 
     return signature, emit
@@ -152,7 +152,7 @@ def dense_tile(
         e = Emitter(context, builder, signature, arguments, out.dtype)
         _, _, valid, _, out_at, out_stride, _, base_at, base_stride, scale, *factors = arguments
         _, a_at, a_row, a_column, depth, _, b_at, b_stride = factors
-        to, source, left, right = (e.data(position) for position in (3, 6, 10, 15))
+        target, source, left, right = (e.data(position) for position in (3, 6, 10, 15))
         mask = None if isinstance(columns, types.NoneType) else e.first_lanes(valid)
         sums = [[e.accumulator() for _ in range(vectors.literal_value)] for _ in range(rows.literal_value)]
         with cgutils.for_range_slice(builder, e.at(0), depth, e.at(1), INDEX) as (k, _):
@@ -169,7 +169,7 @@ def dense_tile(
                 shift = e.at(c * e.lanes)
                 before = e.load(source, builder.add(builder.add(base_at, builder.mul(e.at(i), base_stride)), shift), mask)
                 after = e.multiply_add(factor, builder.load(variable), before)
-                e.store(after, to, builder.add(builder.add(out_at, builder.mul(e.at(i), out_stride)), shift), mask)
+                e.store(after, target, builder.add(builder.add(out_at, builder.mul(e.at(i), out_stride)), shift), mask)
         return context.get_dummy_value()
 
     return signature, emit

@@ -148,7 +148,8 @@ class Peer(ABC):
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the test set of the parameters it has reached, computed by our NumPy backend."""
         backend = get_backend("numpy", "float64")
-        loss, accuracy = evaluate(backend, self.params(), self.data.x_test, self.data.y_test, self.activation)
+        arguments = (backend, self.params(), self.data.x_test, self.data.y_test, self.activation)
+        loss, accuracy = evaluate(*arguments, threads=self.threads)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
     def _initial_params(self) -> HostParams:

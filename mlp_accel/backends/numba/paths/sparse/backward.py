@@ -30,10 +30,11 @@ from mlp_accel.backends.numba.paths.sparse.memory import (
 
 @inlined
 def times_slope(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
-    """Numbers `start` to `stop` of the deltas, each times the slope of the activation."""
-    deltas, kept = scratch.deltas, scratch.sums
-    places = deltas.ctypes.data + start * kept.itemsize, kept.ctypes.data + start * kept.itemsize
-    call(rules.times_slope, (*places, stop - start, kept.dtype.type(1)))
+    """Multiply the deltas from number `start` to `stop` by the slope of the activation."""
+    deltas, slope_inputs = scratch.deltas, scratch.sums  # without `activation.of_input` the sums are the outputs: see `Scratch`
+    shift = start * deltas.itemsize
+    addresses = deltas.ctypes.data + shift, slope_inputs.ctypes.data + shift
+    call(rules.times_slope, (*addresses, stop - start, deltas.dtype.type(1)))
 
 
 @inlined
@@ -54,21 +55,21 @@ def first_deltas(rules: Rules, network: Network, scratch: Scratch, block: int, f
     """The deltas of a block of the first layer, for samples `first` to `stop`."""
     _, n_out, stride_in, stride, _, transposed, _, _, target = row_of(network.layers, 1)
     width = network.block
-    at = (block * scratch.largest.shape[0] + first) * width
-    out, above = Matrix(scratch.deltas, at, width, 1), Matrix(scratch.deltas, target + first * stride, stride, 1)
+    start = (block * scratch.largest.shape[0] + first) * width
+    out, above = Matrix(scratch.deltas, start, width, 1), Matrix(scratch.deltas, target + first * stride, stride, 1)
     zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed + block * width, stride_in, 1)
     product(stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
-    times_slope(rules, scratch, at, at + (stop - first) * width)
+    times_slope(rules, scratch, start, start + (stop - first) * width)
 
 
 @inlined
 def update(rules: Rules, inputs: EpochInput, network: Network, batch: int, parameters: Any, start: int, stop: int) -> None:
-    """Numbers `start` to `stop` of an array of parameters by the update rule; their gradients are set to 0 for the next step."""
+    """Update the numbers `start` to `stop` of an array of parameters; their gradients are set to 0 for the next step."""
     size, one = parameters.itemsize, parameters.dtype.type(1)
-    place = parameters.ctypes.data + start * size
-    shift = place - network.first.ctypes.data
+    address = parameters.ctypes.data + start * size
+    shift = address - network.first.ctypes.data
     scalars = inputs.scalars.ctypes.data + batch * rules.n_scalars * size
-    call(rules.update, (place, place + network.stride, network.slots.ctypes.data, shift, scalars, stop - start, one))
+    call(rules.update, (address, address + network.stride, network.slots.ctypes.data, shift, scalars, stop - start, one))
 
 
 @inlined
@@ -77,32 +78,32 @@ def update_first_layer(
 ) -> None:
     """Update the weights between a share of the pixels and a block of the first layer.
 
-    Each sample adds to the gradient of the weights of its pixels that are not zero. A rule that is just ``p - u * g`` is applied
-    while the gradient is summed, which then is never in memory.
+    Each sample adds to the gradient of the weights of its pixels that are not zero. By a rule that is just ``p - u * g``
+    (`Rule.rate_index`) each sample's share is subtracted from the weights at once; the gradient is then never stored.
     """
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
     entries, starts, stops = inputs.entries, inputs.starts, inputs.stops
     weights, deltas, values = network.first, scratch.deltas, inputs.values
     first, stop, n_shares = inputs.shares[share], inputs.shares[share + 1], inputs.shares.shape[0] - 1
     vectors = panel * weights.itemsize // VECTOR_BYTES
-    one, at_once = weights.dtype.type(1), rules.rate_column >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_column] if at_once else one
-    to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
+    one, at_once = weights.dtype.type(1), rules.rate_index >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
+    target = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
     for column in range(block * width, (block + 1) * width, panel):
-        rows, at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
+        rows, panel_at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
         for i in range(size):
             begin, end = starts[start + i], stops[start + i]
             if n_shares > 1:
                 begin, end = find_pixel(entries, begin, end, first), find_pixel(entries, begin, end, stop)
             row = rows + i * width
             if vectors == PANEL_VECTORS:
-                scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, values, to, at, panel)
+                scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
             elif HALF_PANEL > 1 and vectors == HALF_PANEL:
-                scatter_row(HALF_PANEL, deltas, row, scale, entries, begin, end, values, to, at, panel)
+                scatter_row(HALF_PANEL, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
             else:
-                scatter_row(1, deltas, row, scale, entries, begin, end, values, to, at, panel)
+                scatter_row(1, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
         if not at_once:
-            update(rules, inputs, network, batch, weights, at + first * panel, at + stop * panel)
+            update(rules, inputs, network, batch, weights, panel_at + first * panel, panel_at + stop * panel)
 
 
 @inlined
@@ -110,13 +111,13 @@ def update_weights_above(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
 ) -> None:
     """Update the part of the weights above the first layer that this job has, and of their copy in `transposed`."""
-    layers, width, matrix, turned = network.layers, network.block, network.weights, network.transposed
+    layers, width, matrix, copy = network.layers, network.block, network.weights, network.transposed
     n_shares = inputs.shares.shape[0] - 1
     n_jobs = layers[0, OUT_STRIDE] // width * n_shares
     job = block * n_shares + share
-    one, at_once = matrix.dtype.type(1), rules.rate_column >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_column] if at_once else one
-    to = array_at(matrix.ctypes.data + (0 if at_once else network.stride), matrix.shape[0], one)
+    one, at_once = matrix.dtype.type(1), rules.rate_index >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
+    updated = array_at(matrix.ctypes.data + (0 if at_once else network.stride), matrix.shape[0], one)
     base = matrix if at_once else scratch.zeros
     for layer in range(1, layers.shape[0]):
         n_in, n_out, stride_in, stride, weights, transposed, _, source, target = row_of(layers, layer)
@@ -127,15 +128,15 @@ def update_weights_above(
         else:
             first, stop = n_in * job // n_jobs, n_in * (job + 1) // n_jobs
             below = Matrix(scratch.outputs, source + first, 1, stride_in)
-        place, end = weights + first * stride, weights + stop * stride
-        rows, deltas = Matrix(to, place, stride, 1), Matrix(scratch.deltas, target, stride, 1)
-        before = Matrix(base, place if at_once else 0, stride if at_once else 0, 1)
+        first_weight, last_weight = weights + first * stride, weights + stop * stride
+        rows, deltas = Matrix(updated, first_weight, stride, 1), Matrix(scratch.deltas, target, stride, 1)
+        before = Matrix(base, first_weight if at_once else 0, stride if at_once else 0, 1)
         product(stop - first, stride, size, rows, before, scale, below, deltas)
         if not at_once:
-            update(rules, inputs, network, batch, matrix, place, end)
+            update(rules, inputs, network, batch, matrix, first_weight, last_weight)
         for k in range(first, stop):
             for j in range(n_out):
-                turned[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
+                copy[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
 
 
 @inlined

@@ -1,13 +1,21 @@
 """A whole epoch on uint8 images whose pixels are mostly zero, in one compiled loop.
 
-The two big products, of the samples with the weights of the first layer, visit the pixels that are not zero and no others: in MNIST
-that is one in five. The units of the first layer are divided into blocks (`memory` has a picture), and each thread has a block: its
-weights stay in the cache of the thread's core, and what its units put out goes into the second layer as a partial sum. So a step
-takes two parallel regions, each with a barrier at its end: one for all that can be done within a block, from the deltas of the
-minibatch before to the partial sums of this one; and one for the layers above, in which the samples are divided among the threads.
-With more threads than blocks, several share a block and there are four regions. Every sum is made by one thread, in an order that
-does not depend on the number of threads, so the results are the same bits for any number. Activations and update rules are called
-by their addresses: see `generated`.
+Most of the arithmetic of a step is in two products of the samples and the first layer: one on the way forward, one for the
+gradient. Both visit only the pixels that are not zero; in MNIST that is one in five.
+
+The units of the first layer are divided into blocks (`memory` has a picture), and each thread has one block. The weights of the
+block stay in the cache of the thread's core, and the outputs of its units go into the second layer as a partial sum. A step has two
+parallel regions, and at the end of each all threads wait for each other:
+
+1. Each thread works on its block: the deltas of the minibatch before, the update by that minibatch, and the way forward of this one
+   as far as the partial sums of the second layer.
+2. Each thread works on some of the samples: the layers above, from the partial sums to the deltas of the second layer.
+
+Where there are more threads than blocks, several threads share a block. They must then wait for each other after the deltas and
+after the update, too, so that a step has four regions.
+
+Every sum is made by one thread, in an order that does not depend on the number of threads, so the results are the same bits for any
+number. Activations and update rules are called by their addresses: see `generated`.
 """
 
 from __future__ import annotations

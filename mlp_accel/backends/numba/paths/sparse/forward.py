@@ -31,10 +31,10 @@ from mlp_accel.backends.numba.paths.sparse.memory import (
 
 @inlined
 def activate(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
-    """Numbers `start` to `stop` of the outputs, from the same numbers of the sums."""
+    """Compute the outputs from number `start` to `stop` by the activation, from the sums of the same numbers."""
     sums, outputs = scratch.sums, scratch.outputs
-    places = sums.ctypes.data + start * sums.itemsize, outputs.ctypes.data + start * sums.itemsize
-    call(rules.activate, (*places, stop - start, sums.dtype.type(1)))
+    addresses = sums.ctypes.data + start * sums.itemsize, outputs.ctypes.data + start * sums.itemsize
+    call(rules.activate, (*addresses, stop - start, sums.dtype.type(1)))
 
 
 @inlined
@@ -46,33 +46,33 @@ def first_layer(inputs: EpochInput, network: Network, scratch: Scratch, start: i
     one = weights.dtype.type(1)
     vectors = panel * weights.itemsize // VECTOR_BYTES
     for column in range(block * width, (block + 1) * width, panel):
-        to = block * width * (scratch.largest.shape[0] - 1) + column
+        rows, panel_at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
         for i in range(first, stop):
             if column == block * width:
                 prefetch_list(inputs, start + i)
             begin = starts[start + i]
-            count = -(-(stops[start + i] - begin) // UNROLL) * UNROLL
-            o, at = to + i * width, column * n_in
+            n = -(-(stops[start + i] - begin) // UNROLL) * UNROLL
+            row = rows + i * width
             if vectors == PANEL_VECTORS:
-                sparse_row(PANEL_VECTORS, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+                sparse_row(PANEL_VECTORS, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
             elif HALF_PANEL > 1 and vectors == HALF_PANEL:
-                sparse_row(HALF_PANEL, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+                sparse_row(HALF_PANEL, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
             else:
-                sparse_row(1, UNROLL, out, o, bias, column, one, entries, begin, count, values, weights, at, panel)
+                sparse_row(1, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
 
 
 @inlined
 def partial_sums(rules: Rules, network: Network, scratch: Scratch, block: int, first: int, stop: int) -> None:
     """The activation of a block of the first layer, and its partial sums of the second layer, for samples `first` to `stop`."""
     length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
-    at = (block * length + first) * width
-    activate(rules, scratch, at, at + (stop - first) * width)
+    start = (block * length + first) * width
+    activate(rules, scratch, start, start + (stop - first) * width)
     one = network.first.dtype.type(1)
     for begin in range(0, width, part):
         unit = block * width + begin
         depth = min(part, network.layers[1, N_IN] - unit)
         out = Matrix(scratch.partial, (unit // part * length + first) * stride, stride, 1)
-        below = Matrix(scratch.outputs, at + begin, width, 1)
+        below = Matrix(scratch.outputs, start + begin, width, 1)
         zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.weights, unit * stride, stride, 1)
         product(stop - first, stride, depth, out, zeros, one, below, matrix)
 
@@ -139,21 +139,21 @@ def output_deltas(
             columns[j * length + i] = e
             exp_sums[i] += e
     for i in range(begin, end):
-        at = target + i * stride
+        row = target + i * stride
         label = np.uint64(labels[batch + i])
         hits[i] = best[i] == label
-        margins[i] = np.float64(largest[i]) - np.float64(sums[at + label])
+        margins[i] = np.float64(largest[i]) - np.float64(sums[row + label])
         factor = one / exp_sums[i] if notebook else per_sample / exp_sums[i]
         for j in range(n_out):
-            deltas[at + j] = columns[j * length + i] * factor
+            deltas[row + j] = columns[j * length + i] * factor
         for j in range(n_out, stride):
-            deltas[at + j] = 0
+            deltas[row + j] = 0
         if notebook:
             for j in range(n_out):
-                p = deltas[at + j]
-                deltas[at + j] = (p - (one if j == label else p * 0)) * p * (one - p)
+                p = deltas[row + j]
+                deltas[row + j] = (p - (one if j == label else p * 0)) * p * (one - p)
         else:
-            deltas[at + label] -= per_sample
+            deltas[row + label] -= per_sample
 
 
 @jit(math=EXACT_MATH)  # other rules may add a small logarithm to a huge margin first, where its digits are lost

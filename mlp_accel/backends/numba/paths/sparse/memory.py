@@ -75,7 +75,7 @@ class EpochInput(NamedTuple):
     shares: Integers
     """(n_shares + 1,): where each share of the pixels begins, and at the end the number of pixels."""
     scalars: Reals
-    """(n_batches * n_scalars,): the uniform numbers of each step, in the order of the rule's columns."""
+    """(n_batches * n_scalars,): the scalars of each step, one step behind the other."""
 
 
 class Rules(NamedTuple):
@@ -85,8 +85,8 @@ class Rules(NamedTuple):
     times_slope: Integer
     update: Integer
     n_scalars: Integer
-    rate_column: Integer
-    """The column of the scalars that is `u` if the update is just ``p - u * g``; -1 if it is anything else."""
+    rate_index: Integer
+    """`Rule.rate_index`, or -1 for None."""
     notebook: Integer
     """Whether the delta at the logits is the notebook's."""
 
@@ -117,7 +117,8 @@ class Network(NamedTuple):
     stride: Integer
     """Bytes from a parameter to its gradient."""
     slots: Integers
-    """(n_slots,): addresses of the slots of the first parameter."""
+    """(n_slots,): for each slot the address of its value for the parameter ``first[0]``. Its value for any other parameter lies as
+    many bytes behind that address as the parameter lies behind ``first[0]``."""
 
 
 class Scratch(NamedTuple):
@@ -126,22 +127,23 @@ class Scratch(NamedTuple):
     partial: Reals
     """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
     sums: Reals
-    """The sums that go into the activation of each unit: the same memory as `outputs`, unless the slope is a function of it."""
+    """For each unit the sum that goes into its activation. If the slope is a function of these sums (`Activation.of_input`), they
+    are needed until the way back; otherwise this is the same memory as `outputs`, and each output replaces its sum."""
     outputs: Reals
     """The outputs of the units."""
     deltas: Reals
-    """The error at each unit, by what goes into its activation. All three are (batch_size * stride,) for each layer, one behind the
-    other; for the first layer (batch_size * block,) for each block."""
+    """The delta of each unit. Like `sums` and `outputs` it has (batch_size * stride,) numbers for each layer, one layer behind the
+    other; those of the first layer are divided by blocks, (batch_size * block,) for each."""
     zeros: Reals
     """(largest stride,): the base of a product to which nothing is added."""
     columns: Reals
     """(n_classes * batch_size,): the logits transposed, so that a vector holds those of neighbouring samples."""
     largest: Reals
-    """(batch_size,): the largest logit of each sample,"""
+    """(batch_size,): the largest logit of each sample."""
     best: Doubles
-    """(batch_size,): the first class that has it,"""
+    """(batch_size,): the first class that has the largest logit."""
     exp_sums: Reals
-    """(batch_size,): the sum of ``exp(logit - largest)``,"""
+    """(batch_size,): the sum of ``exp(logit - largest)``."""
     margins: Doubles
     """(batch_size,): the largest logit minus that of the label."""
     hits: Doubles
@@ -171,9 +173,9 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDA
 
 
 def table_of(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
-    """Address and shape of every array, and every number, in the order of the fields: three columns.
+    """A table with a row for each field of the tuples: the address and the shape of an array, or a number.
 
-    A kernel takes its address, one argument in place of thirty: Numba would take long to compile that many for a parallel loop.
+    Kernels get the address of this table: one argument in place of thirty, for which Numba would compile a parallel loop for long.
     """
     fields = [*inputs, *rules, *network, *scratch]
     return np.array([(f.ctypes.data, len(f), f.shape[-1]) if isinstance(f, np.ndarray) else (f, 0, 0) for f in fields], np.int64)
@@ -189,13 +191,13 @@ def unpack(typing_context: Any, table: Any, real: Any) -> Any:
     signature = types.Tuple(groups)(table, real)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place, packed = builder.inttoptr(arguments[0], INDEX.as_pointer()), []
+        row, packed = builder.inttoptr(arguments[0], INDEX.as_pointer()), []
         for group in groups:
             values = []
             for kind in group.types:
-                value, *shape = (builder.load(builder.gep(place, [ir.Constant(INDEX, column)])) for column in range(3))
+                value, *shape = (builder.load(builder.gep(row, [ir.Constant(INDEX, column)])) for column in range(3))
                 values.append(array(context, builder, kind, value, shape[: kind.ndim]) if isinstance(kind, types.Array) else value)
-                place = builder.gep(place, [ir.Constant(INDEX, 3)])
+                row = builder.gep(row, [ir.Constant(INDEX, 3)])
             packed.append(context.make_tuple(builder, group, values))
         return context.make_tuple(builder, signature.return_type, packed)
 
@@ -210,7 +212,7 @@ def row_of(typing_context: Any, layers: Any, layer: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         numbers = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         start = builder.mul(arguments[1], ir.Constant(INDEX, N_COLUMNS))
-        places = (builder.gep(numbers, [builder.add(start, ir.Constant(INDEX, column))]) for column in range(N_COLUMNS))
-        return context.make_tuple(builder, signature.return_type, [builder.load(place) for place in places])
+        pointers = (builder.gep(numbers, [builder.add(start, ir.Constant(INDEX, column))]) for column in range(N_COLUMNS))
+        return context.make_tuple(builder, signature.return_type, [builder.load(pointer) for pointer in pointers])
 
     return signature, emit

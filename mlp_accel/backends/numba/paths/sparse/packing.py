@@ -40,10 +40,10 @@ def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
     lanes = VECTOR_BYTES // dtype.itemsize
     sizes = [params[0][0].shape[0], *(weights.shape[1] for weights, _ in params)]
     vectors = -(-sizes[1] // lanes)
-    vectors = vectors if vectors <= 2 else _up(vectors, MAX_PARTS)
+    vectors = vectors if vectors <= 2 else _round_up(vectors, MAX_PARTS)
     n_parts = min(vectors, MAX_PARTS) if len(params) > 1 else 1
     block = vectors // min(n_parts, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
-    strides = [0, vectors * lanes, *(_up(size, lanes) for size in sizes[2:])]
+    strides = [0, vectors * lanes, *(_round_up(size, lanes) for size in sizes[2:])]
     layers = _layer_table(sizes, strides, batch_size)
     ends, above = layers[-1], len(params) > 1
     lengths = [
@@ -52,7 +52,7 @@ def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
         int(ends[BIAS]) + strides[-1],
     ]
     line = CACHE_LINE // dtype.itemsize
-    starts = np.cumsum([0, *(_up(length, line) for length in lengths)])
+    starts = np.cumsum([0, *(_round_up(length, line) for length in lengths)])
     n_slots = len(state.slots[0])
     memory = aligned_zeros((2 + n_slots, int(starts[-1])), dtype)
     first, weights, bias = (memory[0, start : start + length] for start, length in zip(starts[:-1], lengths, strict=True))
@@ -68,24 +68,24 @@ def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
         stride=memory.strides[0],
         slots=np.array([slot.ctypes.data for slot in memory[2:]], np.int64),
     )
-    for values, to in zip([params, *_by_slot(state.slots)], _each(network), strict=True):
-        _write(values, to)
-    for (weights, _), to_transposed in zip(params, _transposed(network), strict=True):
-        if to_transposed is not None:
-            to_transposed[:, : weights.shape[0]] = weights.T
+    for values, target in zip([params, *_by_slot(state.slots)], _with_slots(network), strict=True):
+        _write(values, target)
+    for (weights, _), copy in zip(params, _transposed(network), strict=True):
+        if copy is not None:
+            copy[:, : weights.shape[0]] = weights.T
     return network
 
 
 def unpack_network(network: Network) -> State:
     """Its parameters and slots in new memory."""
-    params, *slots = (_read(values) for values in _each(network))
+    params, *slots = (_read(values) for values in _with_slots(network))
     return State(params, [list(of_layer) for of_layer in zip(*slots, strict=True)] if slots else [[] for _ in params])
 
 
 def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sums: bool) -> Scratch:
-    """Memory for minibatches of `batch_size` samples and the sums over each of `n_batches`.
+    """Memory for minibatches of `batch_size` samples, and for the losses and hits of each of `n_batches`.
 
-    With `keep_sums` the outputs have memory of their own, which leaves the sums as they are.
+    With `keep_sums` the outputs have memory of their own, and do not replace the sums that go into the activation.
     """
     dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
@@ -121,7 +121,7 @@ def _layer_table(sizes: list[int], strides: list[int], batch_size: int) -> npt.N
     return np.array(table, np.int64)
 
 
-def _each(network: Network) -> list[Network]:
+def _with_slots(network: Network) -> list[Network]:
     """The network, and for each slot a network whose parameters are the values of that slot."""
     arrays = network.first, network.weights, network.bias
     shifts = [0, *(int(slot) - network.first.ctypes.data for slot in network.slots)]
@@ -146,10 +146,10 @@ def _layers(network: Network) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[An
     """For each layer views of its weights and bias with their padding; the first layer's weights are (n_panels, n_in, panel)."""
     for layer, (n_in, _, _, stride, weights, _, bias, _, _) in enumerate(network.layers.tolist()):
         if layer:
-            to = network.weights[weights : weights + n_in * stride].reshape(n_in, stride)
+            packed = network.weights[weights : weights + n_in * stride].reshape(n_in, stride)
         else:
-            to = network.first.reshape(-1, n_in, network.panel)
-        yield to, network.bias[bias : bias + stride]
+            packed = network.first.reshape(-1, n_in, network.panel)
+        yield packed, network.bias[bias : bias + stride]
 
 
 def _transposed(network: Network) -> Iterator[npt.NDArray[Any] | None]:
@@ -160,14 +160,14 @@ def _transposed(network: Network) -> Iterator[npt.NDArray[Any] | None]:
 
 
 def _write(params: Params, network: Network) -> None:
-    for (weights, bias), (to, to_bias) in zip(params, _layers(network), strict=True):
-        to_bias[: bias.shape[0]] = bias
-        if to.ndim == 3:
-            n_panels, n_in, panel = to.shape
+    for (weights, bias), (packed, packed_bias) in zip(params, _layers(network), strict=True):
+        packed_bias[: bias.shape[0]] = bias
+        if packed.ndim == 3:
+            n_panels, n_in, panel = packed.shape
             padded = np.pad(weights, ((0, 0), (0, n_panels * panel - weights.shape[1])))
-            to[:] = padded.reshape(n_in, n_panels, panel).transpose(1, 0, 2)
+            packed[:] = padded.reshape(n_in, n_panels, panel).transpose(1, 0, 2)
         else:
-            to[:, : weights.shape[1]] = weights
+            packed[:, : weights.shape[1]] = weights
 
 
 def _read(network: Network) -> Params:
@@ -178,5 +178,5 @@ def _read(network: Network) -> Params:
     return result
 
 
-def _up(n: int, step: int) -> int:
+def _round_up(n: int, step: int) -> int:
     return -(-n // step) * step

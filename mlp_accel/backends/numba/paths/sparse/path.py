@@ -58,7 +58,7 @@ class _Trainee:
 
 
 class SparseRun(PathRun):
-    """Networks that are trained on all threads, one after another, or on one thread each."""
+    """One network that is trained on all threads, or several on one thread each."""
 
     def __init__(self, backend: Backend, task: Task, states: Sequence[State], x: Array, y: Array) -> None:
         self.backend, self.task, self.y = backend, task, y
@@ -67,16 +67,16 @@ class SparseRun(PathRun):
         self.values = lists.pixel_values(self.dtype)
         rule, hidden = task.rule, len(task.layer_sizes) > 2
         addresses = activation_addresses(task.activation, task.dtype) if hidden else ActivationAddresses()
-        column = -1 if rule.rate_column is None else rule.rate_column
-        self.rules = Rules(*addresses, rule_address(rule, task.dtype), rule.n_scalars, column, int(task.gradient == "notebook"))
+        rate_index = -1 if rule.rate_index is None else rule.rate_index
+        self.rules = Rules(*addresses, rule_address(rule, task.dtype), rule.n_scalars, rate_index, int(task.gradient == "notebook"))
         threads = 1 if len(states) > 1 else usable_threads()
         converted = [_as_type(state, self.dtype) for state in states]
         self.trainees = [_Trainee(task, state, x.shape[0], threads) for state in converted]
         self.shares = lists.share_out(self.lists, -(-threads // packing.n_blocks(self.trainees[0].network)))
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
-        each = zip(self.trainees, orders, scalars.astype(self.dtype), strict=True)
-        self.backend.spread([partial(self._train, *of_network) for of_network in each])
+        arguments = zip(self.trainees, orders, scalars.astype(self.dtype), strict=True)
+        self.backend.spread([partial(self._train, *of_network) for of_network in arguments])
         losses, hits = zip(*((trainee.scratch.batch_losses, trainee.scratch.batch_hits) for trainee in self.trainees), strict=True)
         return np.stack(losses), np.stack(hits)
 
