@@ -1,12 +1,11 @@
-"""Where the time of an epoch goes: 784-32-10 in batches of 128 on Numba's sparse path, against what the machine allows.
+"""Where the time of an epoch goes: the parts of a step of Numba's sparse and dense paths, against what the machine allows.
 
-    python benchmarks/epoch_profile.py    # half a minute
+    python benchmarks/epoch_profile.py    # two minutes
 
-The phases of a step are timed by a clock around each in the loop of an epoch, on one thread and on two, where the time of a phase
-is the mean of both. What the threads spend outside of all phases is starting, joining and waiting for each other. The largest
-pieces of work are also timed by themselves, for as many steps. Each figure is the fastest of `REPEATS` epochs. Whole epochs are
-those of a training by that path, and include drawing the order of the samples. Written to
-``benchmarks/results/epoch_profile.json``.
+Each part is a kernel of the path, timed by itself on one thread over the minibatches of an epoch; each figure is the fastest of
+`REPEATS` such epochs. Whole epochs are those of a training, on one thread and on all, and include drawing the order of the samples.
+Updates that are timed by themselves have a learning rate of 0 and read samples that are not in the cache, as they are in an epoch,
+so they may take longer than there. Written to ``benchmarks/results/epoch_profile.json``.
 """
 
 from __future__ import annotations
@@ -22,77 +21,89 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel import get_backend, init_params, load
-from mlp_accel.activations import find_activation
-from mlp_accel.backends.numba.backend import NumbaBackend
 from mlp_accel.backends.numba.compiler import MATH, numba
 from mlp_accel.backends.numba.emit.addresses import call
-from mlp_accel.backends.numba.paths.sparse import epoch as sparse_epoch
-from mlp_accel.backends.numba.paths.sparse import lists
-from mlp_accel.backends.numba.paths.sparse.backward import update_first_layer
-from mlp_accel.backends.numba.paths.sparse.epoch import DELTAS, FORWARD, LOSSES, REST, UPDATE
-from mlp_accel.backends.numba.paths.sparse.forward import first_layer, output_deltas
-from mlp_accel.backends.numba.paths.sparse.memory import EpochInput, table_of
-from mlp_accel.backends.numba.paths.sparse.path import SparsePath, SparseRun
-from mlp_accel.backends.paths import State, Task
+from mlp_accel.backends.numba.paths.shared import backward, forward
+from mlp_accel.backends.numba.paths.shared.memory import EpochInput, table_of, unpack
+from mlp_accel.backends.numba.paths.shared.run import CompiledRun
+from mlp_accel.backends.threads import available_cores
 from mlp_accel.bench.engines.op_times import bandwidth, peak_flops
-from mlp_accel.datasets import Dataset
 from mlp_accel.environment import environment
 from mlp_accel.files import write_json
-from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 from mlp_accel.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "epoch_profile.json"
-HIDDEN, BATCH, SAMPLES, RATE, ONE = 32, 128, 60_000, 0.1, np.float32(1)
-STEPS = -(-SAMPLES // BATCH)
+HIDDEN, BATCH, ONE = 32, 128, np.float32(1)
 REPEATS = 15
 
-CLOCK, MONOTONIC = ctypes.CDLL(None).clock_gettime, time.CLOCK_MONOTONIC
-CLOCK.argtypes = [ctypes.c_int, ctypes.c_void_p]
+Part = Callable[..., None]
 
 
-def timed_epoch(address: int, table: int, n_jobs: int, ns: Any) -> None:
-    """`sparse_epoch.loop` with one block for each job; the nanoseconds of each job's phases are added to ``ns[job]``."""
-    for step in range(STEPS + 1):
-        for region in range(2):
-            begin, end = (DELTAS, REST) if region == 0 else (REST, REST + 1)
-            for job in numba.prange(n_jobs):
-                now = np.empty(4, np.int64)
-                for phase in range(begin, end):
-                    batch = step - 1 if phase < FORWARD else step
-                    if 0 <= batch < STEPS:
-                        CLOCK(MONOTONIC, now.ctypes)
-                        call(address, (phase, np.int64(job), table, batch, BATCH, ONE))
-                        CLOCK(MONOTONIC, now[2:].ctypes)
-                        ns[job, phase] += (now[2] - now[0]) * 1_000_000_000 + now[3] - now[1]
-        if step < STEPS:
-            call(address, (LOSSES, 0, table, step, BATCH, ONE))
+def first_layer(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """The sums of the first layer."""
+    for segment in range(inputs.segments.shape[0] - 1):
+        call(rules.first_layer, (table, batch, 0, segment, 0, BATCH, ONE))
 
 
-def first_products(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
-    """The products with the weights of the first layer."""
-    for step in range(SAMPLES // BATCH):
-        first_layer(inputs, network, scratch, step * BATCH, 0, 0, BATCH)
+def second_layer(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """The activation of the first layer, and the sums of the second."""
+    forward.partial_sums(rules, network, scratch, 0, 0, BATCH)
+    forward.add_partial_sums(network, scratch, 0, BATCH)
 
 
-def softmaxes(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
-    """Softmax, what the loss is made of, and the deltas at the logits."""
-    for step in range(SAMPLES // BATCH):
-        output_deltas(inputs, rules, network, scratch, step * BATCH, 0, BATCH, BATCH)
+def softmax(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """Softmax, losses and deltas at the logits."""
+    forward.output_deltas(inputs, rules, network, scratch, batch * BATCH, 0, BATCH, BATCH)
+    forward.sum_losses(scratch, batch, BATCH)
 
 
-def first_updates(inputs: Any, rules: Any, network: Any, scratch: Any) -> None:
-    """The updates of the first layer, on the lists of the same few samples: they are in the cache, as in an epoch."""
-    for _ in range(SAMPLES // BATCH):
-        update_first_layer(inputs, rules, network, scratch, 0, 0, BATCH, 0, 0)
+def first_deltas(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """Deltas of the first layer."""
+    backward.first_deltas(rules, network, scratch, 0, 0, BATCH)
 
 
-def compiled(function: Callable[..., None], parallel: Any = False) -> Any:
-    """Compiled for this process alone: with a clock inside, or called by a benchmark, a kernel is not worth keeping on disk."""
-    return numba.njit(parallel=parallel, fastmath=MATH, error_model="numpy", nogil=True)(function)
+def update_first_layer(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """Gradient and update of the weights of the first layer."""
+    for segment in range(inputs.segments.shape[0] - 1):
+        call(rules.update_first_layer, (table, batch, 0, segment, ONE))
+
+
+def update_above(inputs: Any, rules: Any, network: Any, scratch: Any, table: int, batch: int) -> None:
+    """Gradients and updates of everything else."""
+    for share in range(network.shares):
+        backward.update_weights_above(inputs, rules, network, scratch, batch, BATCH, 0, share)
+        backward.update_biases(inputs, rules, network, scratch, batch, BATCH, 0, share)
+
+
+PARTS: dict[str, Part] = {
+    "first layer": first_layer,
+    "its activation, second layer": second_layer,
+    "softmax, loss, deltas at the logits": softmax,
+    "deltas of the first layer": first_deltas,
+    "gradient and update of the first layer": update_first_layer,
+    "of the second layer and the biases": update_above,
+}
+
+
+def seconds_of(part: Part, table: int, n_batches: int) -> float:
+    """Seconds that a part takes for so many minibatches; `table` is the address of an epoch's table."""
+    inlined = numba.njit(inline="always")(part)
+
+    def epoch(table: int, n_batches: int, one: Any) -> int:
+        inputs, rules, network, scratch = unpack(table, one)
+        for batch in range(n_batches):
+            inlined(inputs, rules, network, scratch, table, batch)
+        return 0
+
+    i = numba.int64
+    # Compiled for this process alone: called by a benchmark, a kernel is not worth keeping on disk.
+    compiled = numba.cfunc(i(i, i, numba.float32), fastmath=MATH, error_model="numpy", _nrt=False)(epoch)
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_float)(compiled.address)
+    return fastest(lambda: function(table, n_batches, 1.0))
 
 
 def fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest call, after one that compiles."""
+    """Seconds of the fastest call, after one to warm up."""
     work()
     times = []
     for _ in range(REPEATS):
@@ -102,104 +113,55 @@ def fastest(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def sparse_run(mnist: Dataset) -> SparseRun:
-    """A training by the sparse path, on as many threads as are granted now."""
-    rule = Optimizer.record_for([OPTIMIZERS["sgd"]])
-    task = Task((784, HIDDEN, 10), BATCH, "float32", "uint8", 0.2, find_activation("tanh"), "exact", rule)
-    states = [State(list(init_params(task.layer_sizes, 0)), [[] for _ in range(2)])]
-    run = SparsePath(NumbaBackend()).start(task, states, mnist.x_train, mnist.y_train.astype(np.int64))
-    assert isinstance(run, SparseRun)
-    return run
+def profile(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, Any]:
+    """Parts, whole epochs and what both products of the first layer would take at the peak of one thread."""
+    backend, n_classes = get_backend("numba"), int(y.max()) + 1
+    networks = [init_params([x.shape[1], HIDDEN, n_classes], 0)]
 
+    def trainer(threads: int) -> Trainer:
+        return Trainer(x, y, networks, backend, batch_size=BATCH, learning_rates=0.1, threads=threads)
 
-def epoch_inputs(run: SparseRun, order: npt.NDArray[Any], rate: float) -> EpochInput:
-    """What an epoch in this order trains on."""
-    trainee = run.trainees[0]
-    assert lists.follow_order(order, run.lists.starts, run.lists.stops, run.y, 10, trainee.in_order)
-    starts, stops, labels = trainee.in_order
-    return EpochInput(run.lists.entries, starts, stops, labels, run.values, run.shares, np.full(STEPS, rate, np.float32))
+    whole = {}
+    for threads in sorted({1, available_cores()}):
+        with backend.limit_threads(threads):
+            whole[f"{threads} thread{'s' if threads > 1 else ''}"] = fastest(trainer(threads).epoch)
+    with backend.limit_threads(1):
+        training = trainer(1)
+        training.epoch()
+        run = training._groups[0].run
+        assert isinstance(run, CompiledRun)
+        trainee, n_batches = run.trainees[0], len(y) // BATCH
+        samples = run.samples.in_order(trainee.in_order[:-1], trainee.memory)
+        of_samples = table_of(samples)
+        scalars = np.zeros(n_batches * run.rules.n_scalars, np.float32)
+        inputs = EpochInput(of_samples.ctypes.data, trainee.in_order[-1], run.samples.segments, scalars)
+        table = table_of(inputs, run.rules, trainee.network, trainee.scratch)
+        parts = {name: seconds_of(part, table.ctypes.data, n_batches) for name, part in PARTS.items()}
+    used = int(np.count_nonzero(x)) if training.taken.name == "sparse" else x.size
+    numpy = get_backend("numpy")
+    with numpy.limit_threads(1):
+        peak, memory = peak_flops(numpy), bandwidth(numpy)
+    read = used * (8 if training.taken.name == "sparse" else x.itemsize)
+    floors = {"products of the first layer at the peak": 4 * used * HIDDEN / peak, "reading the samples once": read / memory}
+    return {"path": training.taken.name, "epoch": whole, "parts": parts, "floors": floors}
 
 
 def main() -> None:
     """Measure, print and write."""
-    report, mnist = environment(), load("mnist")
-    rng = np.random.default_rng(0)
-
-    def timed(n_threads: int) -> tuple[float, npt.NDArray[np.float64]]:
-        """Seconds of the fastest epoch, and of its parts."""
-        run, address = sparse_run(mnist), sparse_epoch.address_of_phase("float32")
-        kernel = compiled(timed_epoch, {"fusion": False} if n_threads > 1 else False)
-        found = []
-        for _ in range(1 + REPEATS):  # the first one compiles
-            inputs = epoch_inputs(run, rng.permutation(SAMPLES), RATE)
-            ns = np.zeros((n_threads, 8), np.int64)  # the cache lines that jobs write to are apart
-            table = table_of(inputs, run.rules, run.trainees[0].network, run.trainees[0].scratch)
-            start = time.perf_counter()
-            kernel(address, table.ctypes.data, n_threads, ns)
-            found.append((time.perf_counter() - start, ns.mean(axis=0) / 1e9))
-        return min(found[1:], key=lambda pair: pair[0])
-
-    def alone(part: Callable[[Any, Any, Any, Any], None]) -> float:
-        with get_backend("numba").limit_threads(1):
-            run = sparse_run(mnist)
-            order, trainee = rng.permutation(SAMPLES), run.trainees[0]
-            memory = run.rules, trainee.network, trainee.scratch
-            sparse_epoch.train_epoch(epoch_inputs(run, order, RATE), *memory, BATCH)  # there must be numbers in the scratch
-            inputs, kernel = epoch_inputs(run, order, 0.0), compiled(part)
-            return fastest(lambda: kernel(inputs, *memory))
-
-    def whole(n_threads: int) -> float:
-        numba_backend = get_backend("numba")
-        with numba_backend.limit_threads(n_threads):
-            trainer = Trainer(
-                *(mnist.x_train, mnist.y_train, [init_params([784, HIDDEN, 10], 0)], numba_backend),
-                batch_size=BATCH,
-                learning_rates=[RATE],
-                path=SparsePath.name,
-                threads=n_threads,
-            )
-            return fastest(trainer.epoch)
-
-    products, softmax, updates = alone(first_products), alone(softmaxes), alone(first_updates)
-    columns: dict[str, dict[str, float]] = {}
-    for n_threads in (1, 2) if numba.config.NUMBA_NUM_THREADS > 1 else (1,):
-        with get_backend("numba").limit_threads(n_threads):
-            seconds, parts = timed(n_threads)
-        columns[f"{n_threads} thread{'s' if n_threads > 1 else ''}"] = {
-            "forward: first layer, its activation, partial sums of the second": parts[FORWARD],
-            "the rest forward, softmax, and back to the errors of the second layer": parts[REST],
-            "errors of the first layer": parts[DELTAS],
-            "gradients and updates": parts[UPDATE],
-            "starting, joining, waiting, sums of the losses": seconds - parts.sum(),
-            "whole epoch of a training, with the order of the samples": whole(n_threads),
-        }
-    used = int(np.count_nonzero(mnist.x_train))
-    numpy = get_backend("numpy")
-    with numpy.limit_threads(1):
-        peak, memory = peak_flops(numpy), bandwidth(numpy)
-    floors = {
-        "arithmetic of both big products at the peak of one thread": 2 * 2 * used * HIDDEN / peak,
-        "reading the lists once at the bandwidth of one thread": 4 * used / memory,
+    report, mnist, rng = environment(), load("mnist"), np.random.default_rng(0)
+    cases = {
+        "MNIST, uint8": (mnist.x_train, mnist.y_train),
+        "100,000 × 54 floats": (rng.normal(size=(100_000, 54)).astype(np.float32), rng.integers(0, 7, 100_000)),
+        "20,000 × 2,000 floats": (rng.normal(size=(20_000, 2000)).astype(np.float32), rng.integers(0, 10, 20_000)),
     }
-    inside = {
-        "products of the first layer": products,
-        "softmax and loss": softmax,
-        "gradient and update of the first layer": updates,
-    }
-    content = {
-        "schema": 1,
-        "environment": report,
-        "pixels_not_zero": used,
-        "seconds": columns,
-        "by_themselves_on_1_thread": inside,
-        "floors_seconds": floors,
-        "peak_flops": peak,
-        "bandwidth_bytes_per_second": memory,
-    }
-    write_json(str(RESULT), content)
-    rows = [(f"{name}, {column}", value) for column, part in columns.items() for name, value in part.items()]
-    for name, value in [*rows, *inside.items(), *floors.items()]:
-        sys.stdout.write(f"{name:85} {value * 1e3:7.2f} ms\n")
+    found = {}
+    for case, data in cases.items():
+        found[case] = profile(*data)
+        sys.stdout.write(f"{case}, {HIDDEN} units, batch {BATCH}: the path {found[case]['path']}\n")
+        for kind in ("epoch", "parts", "floors"):
+            for name, seconds in found[case][kind].items():
+                sys.stdout.write(f"    {kind:7} {name:45} {seconds * 1e3:7.2f} ms\n")
+    write_json(str(RESULT), {"schema": 2, "environment": report, "hidden": HIDDEN, "batch_size": BATCH, "cases": found})
 
 
 if __name__ == "__main__":

@@ -113,12 +113,16 @@ def epoch_profile() -> str:
     if not (RESULTS / "epoch_profile.json").exists():
         return "Not recorded yet."
     profile = _read("epoch_profile.json")
-    columns, alone = profile["seconds"], profile["by_themselves_on_1_thread"]
-    lines = [f"| part | {' | '.join(f'ms, {name}' for name in columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for part in next(iter(columns.values())):
-        lines.append(f"| {part} | {' | '.join(f'{seconds[part] * 1e3:.1f}' for seconds in columns.values())} |")
-    for name, value in [*alone.items(), *((f"floor: {name}", value) for name, value in profile["floors_seconds"].items())]:
-        lines.append(f"| {name} | {value * 1e3:.1f} |" + " |" * (len(columns) - 1))
+    cases = profile["cases"]
+    names = {"epoch": "whole epoch, {}", "parts": "{}", "floors": "floor: {}"}
+    lines = [
+        f"| ms | {' | '.join(f'{case} ({found['path']})' for case, found in cases.items())} |",
+        "|---" * (1 + len(cases)) + "|",
+    ]
+    for kind, name in names.items():
+        for part in next(iter(cases.values()))[kind]:
+            figures = (f"{found[kind][part] * 1e3:.1f}" for found in cases.values())
+            lines.append(f"| {name.format(part)} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

@@ -248,9 +248,7 @@ def initial_state(params: Sequence[tuple[Any, Any]], n_slots: int) -> State:
 
 
 def density(x: Any) -> float:
-    """Share of the values of `x` that are not zero, by `sampled_rows`; 1 for floating ones, whose zeros no path skips."""
-    if x.dtype != np.uint8:
-        return 1.0
+    """Share of the values that are not zero, in some samples from all over `x`."""
     rows = np.asarray(sampled_rows(x))
     return float(np.count_nonzero(rows) / max(1, rows.size))
 

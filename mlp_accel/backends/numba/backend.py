@@ -32,7 +32,7 @@ class NumbaBackend(Backend):
     """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
 
     name = "numba"
-    path_names = ("sparse",)
+    path_names = ("sparse", "dense")
     xp: Any = np
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -92,7 +92,9 @@ class NumbaBackend(Backend):
 
     @property
     def paths(self) -> Sequence[EpochPath]:
-        return (importlib.import_module("mlp_accel.backends.numba.paths.sparse.path").SparsePath(self),)
+        folder = "mlp_accel.backends.numba.paths"
+        sparse, dense = (importlib.import_module(f"{folder}.{name}.path") for name in self.path_names)
+        return sparse.SparsePath(self), dense.DensePath(self)
 
     def asarray(self, array: Any) -> Array:
         result = np.ascontiguousarray(super().asarray(array))

@@ -50,6 +50,9 @@ FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
 """Width of the vectors that the kernels use; 16 bytes is that of SSE2 and of ARM's NEON."""
 
+CACHE_LINE = 64
+"""Bytes of a cache line, which cores fetch and give up as a whole."""
+
 if numba.config.THREADING_LAYER == "default":
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the one that starts a parallel region fastest comes first
 

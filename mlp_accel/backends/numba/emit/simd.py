@@ -94,15 +94,26 @@ class Emitter:
         """``x * y + z``, fused where the CPU can; LLVM's `fma` would call a slow function on a CPU that cannot."""
         return self._call("llvm.fmuladd", self.vector, [x, y, z], f".{self._suffix}")
 
-    def accumulator(self) -> Any:
-        """A variable of zeros, which LLVM keeps in a register because it is only loaded and stored."""
+    def accumulator(self, start: Any = None) -> Any:
+        """A variable that starts with zeros or a vector. LLVM keeps it in a register, because it is only loaded and stored."""
         variable = cgutils.alloca_once(self.builder, self.vector)
-        self.builder.store(self.zero, variable)
+        self.builder.store(self.zero if start is None else start, variable)
         return variable
 
     def accumulate(self, variable: Any, x: Any, y: Any) -> None:
         """``variable += x * y``."""
         self.builder.store(self.multiply_add(x, y, self.builder.load(variable)), variable)
+
+    def pick(self, x: Any, y: Any, numbers: list[int]) -> Any:
+        """The lanes with these numbers of two vectors, those of `y` counted on from those of `x`."""
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(INT32, len(numbers)), numbers))
+
+    def prefetch(self, pointer: Any) -> None:
+        """Begin to load the cache line that `pointer` points into, without waiting for it."""
+        place = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
+        read, keep, data = (ir.Constant(INT32, number) for number in (0, 3, 1))
+        self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0"), [place, read, keep, data])
 
     def _address(self, pointer: Any, index: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(pointer, [index]), self.vector.as_pointer())
@@ -163,10 +174,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder, signature, arguments, types.float32)
-        pointer = builder.bitcast(builder.gep(e.data(0), [arguments[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, INT32, INT32, INT32])
-        read, keep, data = (ir.Constant(INT32, number) for number in (0, 3, 1))
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, read, keep, data])
+        e.prefetch(builder.gep(e.data(0), [arguments[1]]))
         return context.get_dummy_value()
 
     return signature, emit

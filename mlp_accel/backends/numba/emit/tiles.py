@@ -8,10 +8,30 @@ from llvmlite import ir
 from numba import types
 
 from mlp_accel.backends.numba.compiler import FEATURES
-from mlp_accel.backends.numba.emit.simd import INDEX, INT32, NUMBER_BITS, NUMBER_MASK, Emitter, cgutils, emitted
+from mlp_accel.backends.numba.emit.simd import INDEX, Emitter, cgutils, emitted
 
 TILE_ROWS = 8 if "avx512f" in FEATURES or "neon" in FEATURES else 4
 """Rows of a tile that is two vectors wide: its sums take 16 of the 32 vector registers, or 8 of the 16 that AVX2 has."""
+
+
+def _entry(e: Emitter, entries: Any, position: Any) -> tuple[Any, Any]:
+    """The number and the value of an entry of a list, which lie one behind the other."""
+    number_at = e.builder.shl(position, e.at(1))
+    place = e.builder.gep(entries, [number_at])
+    number = e.builder.load(e.builder.bitcast(place, ir.IntType(e.alignment * 8).as_pointer()))
+    value = e.element(entries, e.builder.add(number_at, e.at(1)))
+    return number if number.type == INDEX else e.builder.zext(number, INDEX), value
+
+
+@emitted
+def input_number(typing_context: Any, entries: Any, position: Any) -> Any:
+    """The number of the input of an entry of a list."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder, signature, arguments, entries.dtype)
+        return _entry(e, e.data(0), arguments[1])[0]
+
+    return types.int64(entries, position), emit
 
 
 @emitted
@@ -27,33 +47,28 @@ def sparse_row(
     entries: Any,
     first: Any,
     count: Any,
-    table: Any,
     matrix: Any,
     matrix_at: Any,
-    stride: Any,
 ) -> Any:
-    """A row plus a weighted sum of some rows of a matrix, which a list of entries ``value << NUMBER_BITS | number`` names.
+    """A row plus a weighted sum of some rows of a matrix, which a list of entries ``(number, value)`` names.
 
-    ``out[out_at + j] = base[base_at + j] + scale * sum(table[value] * matrix[matrix_at + number * stride + j])`` over the `count`
-    entries, for ``j`` over `vectors` whole vectors. `count` must be a multiple of `unroll`, the number of sums that
-    run side by side to hide the latency of the additions. All arrays are flat; `entries` is uint32.
+    ``out[out_at + j] = base[base_at + j] + scale * sum(value * matrix[matrix_at + number * columns + j])`` over the `count`
+    entries, for ``j`` over all `columns`, which are `vectors` whole vectors. `count` must be a multiple of `unroll`, the number of
+    sums that run side by side to hide the latency of the additions. All arrays are flat.
     """
-    signature = types.void(
-        vectors, unroll, out, out_at, base, base_at, scale, entries, first, count, table, matrix, matrix_at, stride
-    )
+    signature = types.void(vectors, unroll, out, out_at, base, base_at, scale, entries, first, count, matrix, matrix_at)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder, signature, arguments, out.dtype)
-        _, _, _, out_at, _, base_at, scale, _, first, count, _, _, matrix_at, stride = arguments
-        target, source, list_, numbers, rows = (e.data(position) for position in (2, 4, 7, 10, 11))
+        _, _, _, out_at, _, base_at, scale, _, first, count, _, matrix_at = arguments
+        target, source, list_, rows = (e.data(position) for position in (2, 4, 7, 10))
+        columns = e.at(vectors.literal_value * e.lanes)
         sums = [[e.accumulator() for _ in range(vectors.literal_value)] for _ in range(unroll.literal_value)]
         with cgutils.for_range_slice(builder, first, builder.add(first, count), e.at(len(sums)), INDEX) as (position, _):
             for step, register in enumerate(sums):
-                entry = e.element(list_, builder.add(position, e.at(step)))
-                row = builder.zext(builder.and_(entry, ir.Constant(INT32, NUMBER_MASK)), INDEX)
-                value = e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, NUMBER_BITS)), INDEX))
+                number, value = _entry(e, list_, builder.add(position, e.at(step)))
                 coefficient = e.splat(value)
-                start = builder.add(matrix_at, builder.mul(row, stride))
+                start = builder.add(matrix_at, builder.mul(number, columns))
                 for c, variable in enumerate(register):
                     e.accumulate(variable, coefficient, e.load(rows, builder.add(start, e.at(c * e.lanes))))
         factor = e.splat(scale)
@@ -78,33 +93,31 @@ def scatter_row(
     entries: Any,
     first: Any,
     stop: Any,
-    table: Any,
     matrix: Any,
     matrix_at: Any,
-    stride: Any,
 ) -> Any:
-    """Add multiples of a row to some rows of a matrix, which a list of entries ``value << NUMBER_BITS | number`` names.
+    """Add multiples of a row to some rows of a matrix, which a list of entries ``(number, value)`` names.
 
-    ``matrix[matrix_at + number * stride + j] += scale * table[value] * row[row_at + j]`` for the entries from `first` to `stop`,
-    for ``j`` over `vectors` whole vectors. All arrays are flat; `entries` is uint32.
+    ``matrix[matrix_at + number * columns + j] += scale * value * row[row_at + j]`` for the entries from `first` to `stop`, for
+    ``j`` over all `columns`, which are `vectors` whole vectors. All arrays are flat.
     """
-    signature = types.void(vectors, row, row_at, scale, entries, first, stop, table, matrix, matrix_at, stride)
+    signature = types.void(vectors, row, row_at, scale, entries, first, stop, matrix, matrix_at)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         e = Emitter(context, builder, signature, arguments, matrix.dtype)
-        _, _, row_at, scale, _, first, stop, _, _, matrix_at, stride = arguments
-        source, list_, numbers, rows = (e.data(position) for position in (1, 4, 7, 8))
+        _, _, row_at, scale, _, first, stop, _, matrix_at = arguments
+        source, list_, rows = (e.data(position) for position in (1, 4, 7))
         shifts = [e.at(c * e.lanes) for c in range(vectors.literal_value)]
+        columns = e.at(vectors.literal_value * e.lanes)
         factor = e.splat(scale)
         scaled = [builder.fmul(factor, e.load(source, builder.add(row_at, shift))) for shift in shifts]
         with cgutils.for_range_slice(builder, first, stop, e.at(1), INDEX) as (position, _):
-            entry = e.element(list_, position)
-            number = builder.zext(builder.and_(entry, ir.Constant(INT32, NUMBER_MASK)), INDEX)
-            value = e.splat(e.element(numbers, builder.zext(builder.lshr(entry, ir.Constant(INT32, NUMBER_BITS)), INDEX)))
-            start = builder.add(matrix_at, builder.mul(number, stride))
+            number, value = _entry(e, list_, position)
+            coefficient = e.splat(value)
+            start = builder.add(matrix_at, builder.mul(number, columns))
             for shift, part in zip(shifts, scaled, strict=True):
-                index = builder.add(start, shift)
-                e.store(e.multiply_add(value, part, e.load(rows, index)), rows, index)
+                at = builder.add(start, shift)
+                e.store(e.multiply_add(coefficient, part, e.load(rows, at)), rows, at)
         return context.get_dummy_value()
 
     return signature, emit
@@ -170,6 +183,161 @@ def dense_tile(
                 before = e.load(source, builder.add(builder.add(base_at, builder.mul(e.at(i), base_stride)), shift), mask)
                 after = e.multiply_add(factor, builder.load(variable), before)
                 e.store(after, target, builder.add(builder.add(out_at, builder.mul(e.at(i), out_stride)), shift), mask)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@emitted
+def rows_tile(
+    typing_context: Any,
+    rows: Any,
+    vectors: Any,
+    out: Any,
+    out_at: Any,
+    out_stride: Any,
+    base: Any,
+    base_at: Any,
+    base_stride: Any,
+    samples: Any,
+    first: Any,
+    begin: Any,
+    depth: Any,
+    b: Any,
+    b_at: Any,
+    b_stride: Any,
+) -> Any:
+    """A tile of a product whose left rows lie anywhere in memory, `rows` by `vectors` whole vectors.
+
+    ``out[i, j] = base[i, j] + sum(row[begin + k] * b[k, j] for k in range(depth))``, where ``row`` lies at the address
+    ``samples[first + i]``. The sum begins with the base, so a product may be made of several, each of a part of the depth.
+    """
+    signature = types.void(
+        *(rows, vectors),
+        *(out, out_at, out_stride),
+        *(base, base_at, base_stride),
+        *(samples, first, begin, depth),
+        *(b, b_at, b_stride),
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder, signature, arguments, out.dtype)
+        _, _, _, out_at, out_stride, _, base_at, base_stride, _, first, begin, depth, _, b_at, b_stride = arguments
+        to, source, addresses, right = (e.data(position) for position in (2, 5, 8, 12))
+        shifts = [e.at(c * e.lanes) for c in range(vectors.literal_value)]
+        pointers, sums = [], []
+        for i in range(rows.literal_value):
+            address = e.element(addresses, builder.add(first, e.at(i)))
+            pointers.append(builder.gep(builder.inttoptr(address, e.scalar.as_pointer()), [begin]))
+            place = builder.add(base_at, builder.mul(e.at(i), base_stride))
+            sums.append([e.accumulator(e.load(source, builder.add(place, shift))) for shift in shifts])
+        with cgutils.for_range_slice(builder, e.at(0), depth, e.at(1), INDEX) as (k, _):
+            start = builder.add(b_at, builder.mul(k, b_stride))
+            row = [e.load(right, builder.add(start, shift)) for shift in shifts]
+            for pointer, register in zip(pointers, sums, strict=True):
+                coefficient = e.splat(e.element(pointer, k))
+                for variable, values in zip(register, row, strict=True):
+                    e.accumulate(variable, coefficient, values)
+        for i, register in enumerate(sums):
+            place = builder.add(out_at, builder.mul(e.at(i), out_stride))
+            for variable, shift in zip(register, shifts, strict=True):
+                e.store(builder.load(variable), to, builder.add(place, shift))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@emitted
+def gradient_tile(
+    typing_context: Any,
+    rows: Any,
+    vectors: Any,
+    out: Any,
+    out_at: Any,
+    out_stride: Any,
+    base: Any,
+    base_at: Any,
+    base_stride: Any,
+    scale: Any,
+    samples: Any,
+    first: Any,
+    ahead: Any,
+    count: Any,
+    begin: Any,
+    b: Any,
+    b_at: Any,
+    b_stride: Any,
+) -> Any:
+    """A tile of the gradient of a layer whose inputs lie anywhere in memory, `rows` inputs by `vectors` whole vectors of units.
+
+    ``out[k, j] = base[k, j] + scale * sum(row_i[begin + k] * b[i, j] for i in range(count))``, where ``row_i`` lies at the address
+    ``samples[first + i]``. The same inputs of the row at ``samples[ahead + i]`` are brought into the cache.
+    """
+    signature = types.void(
+        *(rows, vectors),
+        *(out, out_at, out_stride),
+        *(base, base_at, base_stride, scale),
+        *(samples, first, ahead, count, begin),
+        *(b, b_at, b_stride),
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder, signature, arguments, out.dtype)
+        _, _, _, out_at, out_stride, _, base_at, base_stride, scale, *factors = arguments
+        _, first, ahead, count, begin, _, b_at, b_stride = factors
+        to, source, addresses, right = (e.data(position) for position in (2, 5, 9, 14))
+        shifts = [e.at(c * e.lanes) for c in range(vectors.literal_value)]
+        sums = [[e.accumulator() for _ in shifts] for _ in range(rows.literal_value)]
+
+        def inputs_of(sample: Any) -> Any:
+            address = e.element(addresses, sample)
+            return builder.gep(builder.inttoptr(address, e.scalar.as_pointer()), [begin])
+
+        with cgutils.for_range_slice(builder, e.at(0), count, e.at(1), INDEX) as (i, _):
+            pointer = inputs_of(builder.add(first, i))
+            e.prefetch(inputs_of(builder.add(ahead, i)))
+            start = builder.add(b_at, builder.mul(i, b_stride))
+            row = [e.load(right, builder.add(start, shift)) for shift in shifts]
+            for k, register in enumerate(sums):
+                coefficient = e.splat(e.element(pointer, e.at(k)))
+                for variable, values in zip(register, row, strict=True):
+                    e.accumulate(variable, coefficient, values)
+        factor = e.splat(scale)
+        for k, register in enumerate(sums):
+            before, after = (
+                builder.add(at, builder.mul(e.at(k), stride)) for at, stride in ((base_at, base_stride), (out_at, out_stride))
+            )
+            for variable, shift in zip(register, shifts, strict=True):
+                value = e.multiply_add(factor, builder.load(variable), e.load(source, builder.add(before, shift)))
+                e.store(value, to, builder.add(after, shift))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@emitted
+def transpose_tile(typing_context: Any, out: Any, out_at: Any, out_stride: Any, a: Any, a_at: Any, a_stride: Any) -> Any:
+    """Transpose a tile of as many rows as a vector has lanes, one vector wide.
+
+    ``out[out_at + j * out_stride + i] = a[a_at + i * a_stride + j]``. Both arrays are flat.
+    """
+    signature = types.void(out, out_at, out_stride, a, a_at, a_stride)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e = Emitter(context, builder, signature, arguments, out.dtype)
+        _, out_at, out_stride, _, a_at, a_stride = arguments
+        to, source, lanes = e.data(0), e.data(3), range(e.lanes)
+        rows = [e.load(source, builder.add(a_at, builder.mul(e.at(i), a_stride))) for i in lanes]
+        step = 1
+        while step < e.lanes:  # exchange blocks of `step` by `step` elements that lie across the diagonal
+            upper = [k + e.lanes - step if k & step else k for k in lanes]
+            lower = [k + e.lanes if k & step else k + step for k in lanes]
+            for i in (i for i in lanes if not i & step):
+                pair = rows[i], rows[i + step]
+                rows[i], rows[i + step] = (e.pick(*pair, numbers) for numbers in (upper, lower))
+            step *= 2
+        for j, row in enumerate(rows):
+            e.store(row, to, builder.add(out_at, builder.mul(e.at(j), out_stride)))
         return context.get_dummy_value()
 
     return signature, emit

@@ -1,4 +1,4 @@
-"""Parameters in the layout that the sparse path works on (`memory` has a picture of it), and back; memory of a step."""
+"""Parameters in the layout that compiled epochs work on (`memory` has a picture of it), and back; memory of a step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends.arrays import Params, Slots
-from mlp_accel.backends.numba.compiler import VECTOR_BYTES
-from mlp_accel.backends.numba.paths.sparse.memory import (
+from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES
+from mlp_accel.backends.numba.paths.shared.memory import (
     BIAS,
-    CACHE_LINE,
     MAX_PARTS,
     N_OUT,
     OUT_STRIDE,
@@ -27,14 +26,20 @@ from mlp_accel.backends.numba.paths.sparse.memory import (
 )
 from mlp_accel.backends.paths import State
 
+MANY_INPUTS = 500
+"""A first layer of one panel is divided by its inputs if there are so many: with fewer, more would be exchanged than computed."""
+
 
 def n_blocks(network: Network) -> int:
     """Number of blocks of the first layer."""
     return int(network.layers[0, OUT_STRIDE] // network.block)
 
 
-def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
-    """Parameters and slots in new memory, the first layer divided into a block for each thread, as far as its units allow."""
+def pack_network(state: State, batch_size: int, n_segments: int, n_threads: int) -> Network:
+    """Parameters and slots in new memory, the first layer divided among the threads by its inputs or by its units.
+
+    Which of both does not depend on the number of threads, on which therefore no sum depends.
+    """
     params = state.params
     dtype = params[0][0].dtype
     lanes = VECTOR_BYTES // dtype.itemsize
@@ -42,7 +47,9 @@ def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
     vectors = -(-sizes[1] // lanes)
     vectors = vectors if vectors <= 2 else _round_up(vectors, MAX_PARTS)
     n_parts = min(vectors, MAX_PARTS) if len(params) > 1 else 1
-    block = vectors // min(n_parts, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
+    by_inputs = vectors <= PANEL_VECTORS and sizes[0] >= MANY_INPUTS
+    n_blocks = 1 if by_inputs else min(n_parts, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
+    block = vectors // n_blocks
     strides = [0, vectors * lanes, *(_round_up(size, lanes) for size in sizes[2:])]
     layers = _layer_table(sizes, strides, batch_size)
     ends, above = layers[-1], len(params) > 1
@@ -61,6 +68,8 @@ def pack_network(state: State, batch_size: int, n_threads: int) -> Network:
         panel=lanes * math.gcd(block, PANEL_VECTORS),
         block=block * lanes,
         part=vectors // n_parts * lanes,
+        shares=n_segments if by_inputs else -(-n_threads // n_blocks),
+        by_inputs=int(by_inputs),
         weights=weights,
         transposed=aligned_zeros(int(ends[TRANSPOSED]) + (sizes[-1] * strides[-2] if above else 0), dtype),
         bias=bias,
@@ -90,18 +99,21 @@ def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sum
     dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
     n_partial = int(strides[0] // network.part * batch_size * strides[1]) if len(strides) > 1 else 0
+    n_segment_sums = network.shares * batch_size * int(strides[0]) if network.by_inputs else 0
     sums = aligned_empty(n_values, dtype)
     return Scratch(
+        segment_sums=aligned_empty(n_segment_sums, dtype),
         partial=aligned_empty(n_partial, dtype),
         sums=sums,
         outputs=aligned_empty(n_values, dtype) if keep_sums else sums,
         deltas=aligned_empty(n_values, dtype),
         zeros=aligned_zeros(strides.max(), dtype),
-        columns=aligned_empty(int(network.layers[-1, N_OUT]) * batch_size, dtype),
+        ones=np.ones(1, dtype),
+        columns=aligned_empty(int(strides[-1]) * batch_size, dtype),
         largest=aligned_empty(batch_size, dtype),
-        best=aligned_empty(batch_size, np.float64),
+        best=aligned_empty(batch_size, dtype),
         exp_sums=aligned_empty(batch_size, dtype),
-        margins=aligned_empty(batch_size, np.float64),
+        losses=aligned_empty(batch_size, np.float64),
         hits=aligned_empty(batch_size, np.float64),
         batch_losses=np.empty(n_batches),
         batch_hits=np.empty(n_batches),

@@ -1,4 +1,4 @@
-"""From the loss back to the samples: deltas of all layers, gradients and updates.
+"""From the loss back to the first layer: deltas of all layers, gradients and updates.
 
 Each function does it for some of the units, of the samples or of the pixels; `memory` explains blocks, shares and panels.
 """
@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mlp_accel.backends.numba.compiler import VECTOR_BYTES, inlined
+from mlp_accel.backends.numba.compiler import CACHE_LINE, inlined
 from mlp_accel.backends.numba.emit.addresses import array_at, call
 from mlp_accel.backends.numba.emit.product import Matrix, product
-from mlp_accel.backends.numba.emit.tiles import scatter_row
-from mlp_accel.backends.numba.paths.sparse.lists import find_pixel
-from mlp_accel.backends.numba.paths.sparse.memory import (
-    CACHE_LINE,
-    HALF_PANEL,
-    N_IN,
+from mlp_accel.backends.numba.paths.shared.memory import (
     OUT_STRIDE,
-    PANEL_VECTORS,
     EpochInput,
     Network,
     Rules,
@@ -73,46 +65,12 @@ def update(rules: Rules, inputs: EpochInput, network: Network, batch: int, param
 
 
 @inlined
-def update_first_layer(
-    inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, start: int, size: int, block: int, share: int
-) -> None:
-    """Update the weights between a share of the pixels and a block of the first layer.
-
-    Each sample adds to the gradient of the weights of its pixels that are not zero. By a rule that is just ``p - u * g``
-    (`Rule.rate_index`) each sample's share is subtracted from the weights at once; the gradient is then never stored.
-    """
-    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
-    entries, starts, stops = inputs.entries, inputs.starts, inputs.stops
-    weights, deltas, values = network.first, scratch.deltas, inputs.values
-    first, stop, n_shares = inputs.shares[share], inputs.shares[share + 1], inputs.shares.shape[0] - 1
-    vectors = panel * weights.itemsize // VECTOR_BYTES
-    one, at_once = weights.dtype.type(1), rules.rate_index >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
-    target = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
-    for column in range(block * width, (block + 1) * width, panel):
-        rows, panel_at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
-        for i in range(size):
-            begin, end = starts[start + i], stops[start + i]
-            if n_shares > 1:
-                begin, end = find_pixel(entries, begin, end, first), find_pixel(entries, begin, end, stop)
-            row = rows + i * width
-            if vectors == PANEL_VECTORS:
-                scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
-            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
-                scatter_row(HALF_PANEL, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
-            else:
-                scatter_row(1, deltas, row, scale, entries, begin, end, values, target, panel_at, panel)
-        if not at_once:
-            update(rules, inputs, network, batch, weights, panel_at + first * panel, panel_at + stop * panel)
-
-
-@inlined
 def update_weights_above(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
 ) -> None:
     """Update the part of the weights above the first layer that this job has, and of their copy in `transposed`."""
     layers, width, matrix, copy = network.layers, network.block, network.weights, network.transposed
-    n_shares = inputs.shares.shape[0] - 1
+    n_shares = network.shares
     n_jobs = layers[0, OUT_STRIDE] // width * n_shares
     job = block * n_shares + share
     one, at_once = matrix.dtype.type(1), rules.rate_index >= 0
@@ -145,10 +103,13 @@ def update_biases(
 ) -> None:
     """Update the part of the biases of all layers that this job has."""
     layers, width, biases, deltas = network.layers, network.block, network.bias, scratch.deltas
-    n_shares = inputs.shares.shape[0] - 1
+    n_shares = network.shares
     n_jobs = layers[0, OUT_STRIDE] // width * n_shares
     job, line = block * n_shares + share, CACHE_LINE // biases.itemsize
-    gradient = array_at(biases.ctypes.data + network.stride, biases.shape[0], biases.dtype.type(1))
+    one, at_once = biases.dtype.type(1), rules.rate_index >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
+    to = array_at(biases.ctypes.data + (0 if at_once else network.stride), biases.shape[0], one)
+    base = biases if at_once else scratch.zeros
     for layer in range(layers.shape[0]):
         _, _, _, stride, _, _, bias, _, target = row_of(layers, layer)
         if layer == 0:
@@ -157,9 +118,10 @@ def update_biases(
         else:
             n_lines = -(-stride // line)  # whole cache lines: two cores that write to one line wait for each other
             first, stop = n_lines * job // n_jobs * line, min(n_lines * (job + 1) // n_jobs * line, stride)
-        begin, end = np.uint64(bias + first), np.uint64(bias + stop)
-        for i in range(np.uint64(size)):
-            row = np.uint64(target + first) + i * np.uint64(stride) - begin
-            for j in range(begin, end):
-                gradient[j] += deltas[row + j]
-        update(rules, inputs, network, batch, biases, bias + first, bias + stop)
+        if stop > first:
+            at = bias + first
+            sums, before = Matrix(to, at, 0, 1), Matrix(base, at if at_once else 0, 0, 1)
+            rows = Matrix(deltas, target + first, stride, 1)
+            product(1, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
+            if not at_once:
+                update(rules, inputs, network, batch, biases, at, bias + stop)

@@ -1,4 +1,4 @@
-"""The memory of an epoch by the sparse path: flat arrays, grouped by what they are.
+"""The memory of an epoch in compiled code: flat arrays, grouped by what they are.
 
 The columns of the first layer's weights, one for each of its units, are divided like this (here for two threads)::
 
@@ -7,13 +7,15 @@ The columns of the first layer's weights, one for each of its units, are divided
     parts    |     0      |     1      |     2      |     3      |    each makes one partial sum of the second layer
     blocks   |            0            |            1            |    each is computed and updated by one thread
 
-- A *panel* is a few vectors wide. A sample's sums are made panel by panel, from the rows of its pixels that are not zero: those
-  of one panel are small enough to stay in the cache.
+- A *panel* is a few vectors wide. A sample's sums are made panel by panel: the rows of one panel that belong to the same few inputs
+  are small enough to stay in the cache.
 - A *part* is the units whose outputs go into one partial sum of the second layer. Their number does not depend on the number of
   threads, and neither does, therefore, the order in which the second layer is summed.
 - A *block* is whole panels and whole parts. The thread that has it keeps its weights in the cache of its core.
-- A *share* is needed where there are more threads than blocks: several threads then divide the samples (forward) or the pixels
+- A *share* is needed where there are more threads than blocks: several threads then divide the samples (forward) or the inputs
   (update) of a block among them.
+- A *segment* is a range of the inputs. Their number does not depend on the number of threads. If a network is divided `by_inputs`,
+  a share is a segment.
 - A *job* is one share of one block: what a thread does between two barriers.
 - A *stride* is the length of a row with its padding, zeros up to whole vectors.
 """
@@ -27,13 +29,10 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 
-from mlp_accel.backends.numba.compiler import VECTOR_BYTES
+from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES, inlined
 from mlp_accel.backends.numba.emit.addresses import array, types
+from mlp_accel.backends.numba.emit.product import Matrix
 from mlp_accel.backends.numba.emit.simd import INDEX, emitted
-from mlp_accel.backends.numba.emit.tiles import TILE_ROWS
-
-CACHE_LINE = 64
-"""Bytes of a cache line, which cores fetch and give up as a whole."""
 
 PANEL_VECTORS = 2 if VECTOR_BYTES == 64 else 4
 """Vectors in a row of the widest panel; in a wider one fewer rows would stay in the cache."""
@@ -41,9 +40,8 @@ PANEL_VECTORS = 2 if VECTOR_BYTES == 64 else 4
 HALF_PANEL = PANEL_VECTORS // 2
 """Vectors in a row of the other kind of panel, for layers that whole panels do not fit."""
 
-UNROLL = 4 if TILE_ROWS == 8 else 2
-"""Entries of a list that are added side by side, in as many sums. Behind each list are as many zeros, so that its length may be
-rounded up."""
+GROUP = 16
+"""Samples that stay together when the samples are divided: as many as a vector holds, or a multiple of that."""
 
 MAX_PARTS = 4
 """The most parts that the first layer is divided into, and so the most blocks."""
@@ -61,19 +59,14 @@ Reals = Annotated[Any, None]
 
 
 class EpochInput(NamedTuple):
-    """Samples in the order of one epoch, and the numbers that the update rule takes at each step."""
+    """What an epoch is trained on, and the numbers that the update rule takes at each step."""
 
-    entries: Entries
-    """For each sample its pixels that are not zero, ``value << NUMBER_BITS | pixel``, and zeros up to a multiple of `UNROLL`."""
-    starts: Integers
-    stops: Integers
-    """(n,): where in the entries the list of each sample begins and ends, in the order of training."""
+    samples: Integer
+    """Address of the table of the samples, in the form that the functions of the first layer know."""
     labels: Integers
-    """(n,), in the same order."""
-    values: Reals
-    """(256,): the number that each value of a pixel is scaled to."""
-    shares: Integers
-    """(n_shares + 1,): where each share of the pixels begins, and at the end the number of pixels."""
+    """(n,), in the order of training."""
+    segments: Integers
+    """(n_segments + 1,): where each segment of the inputs begins, and at the end the number of inputs."""
     scalars: Reals
     """(n_batches * n_scalars,): the scalars of each step, one step behind the other."""
 
@@ -81,6 +74,11 @@ class EpochInput(NamedTuple):
 class Rules(NamedTuple):
     """The functions of the network, by the addresses of their compiled code (see `generated`), and settings."""
 
+    prepare: Integer
+    """Of `first_layer`, called for a part of the samples of the next minibatch; 0 if there is nothing to prepare."""
+    first_layer: Integer
+    update_first_layer: Integer
+    """The work on the samples themselves, which depends on their form: see `mlp_accel.backends.numba.paths.shared.first_layer`."""
     activate: Integer
     times_slope: Integer
     update: Integer
@@ -106,6 +104,10 @@ class Network(NamedTuple):
     """Units of a block, padding included."""
     part: Integer
     """Units of a part."""
+    shares: Integer
+    """Shares of a block."""
+    by_inputs: Integer
+    """Whether the threads divide the inputs of the first layer among them, and not its units."""
     weights: Reals
     """The weights of the other layers, (n_in, stride) each, one behind the other."""
     transposed: Reals
@@ -124,6 +126,8 @@ class Network(NamedTuple):
 class Scratch(NamedTuple):
     """Memory for what is computed in a step."""
 
+    segment_sums: Reals
+    """(n_segments * batch_size * stride,): what a segment of the inputs adds to the first layer, if it is divided by inputs."""
     partial: Reals
     """(n_parts * batch_size * stride,): what each part of the first layer adds to the second."""
     sums: Reals
@@ -136,24 +140,23 @@ class Scratch(NamedTuple):
     other; those of the first layer are divided by blocks, (batch_size * block,) for each."""
     zeros: Reals
     """(largest stride,): the base of a product to which nothing is added."""
+    ones: Reals
+    """(1,): a one, to sum the rows of a matrix as a product."""
     columns: Reals
-    """(n_classes * batch_size,): the logits transposed, so that a vector holds those of neighbouring samples."""
+    """(stride of the last layer * batch_size,): the logits transposed, then what is made of them: the deltas."""
     largest: Reals
-    """(batch_size,): the largest logit of each sample."""
-    best: Doubles
-    """(batch_size,): the first class that has the largest logit."""
+    """(batch_size,): the largest logit of each sample,"""
+    best: Reals
+    """(batch_size,): the first class that has it,"""
     exp_sums: Reals
     """(batch_size,): the sum of ``exp(logit - largest)``."""
-    margins: Doubles
-    """(batch_size,): the largest logit minus that of the label."""
+    losses: Doubles
+    """(batch_size,): the loss of each sample,"""
     hits: Doubles
-    """(batch_size,): 1 where the first class that has the largest logit is the label, else 0."""
+    """(batch_size,): and 1 where the first class that has the largest logit is the label, else 0."""
     batch_losses: Doubles
     batch_hits: Doubles
     """(n_batches,): sums over each minibatch."""
-
-
-GROUPS = (EpochInput, Rules, Network, Scratch)
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -172,36 +175,83 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDA
     return result
 
 
-def table_of(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch) -> npt.NDArray[np.int64]:
-    """A table with a row for each field of the tuples: the address and the shape of an array, or a number.
+def table_of(*groups: tuple[Any, ...]) -> npt.NDArray[np.int64]:
+    """Address and shape of every array, and every number, in the order of the fields: three columns.
 
-    Kernels get the address of this table: one argument in place of thirty, for which Numba would compile a parallel loop for long.
+    A kernel takes its address: one argument in place of forty.
     """
-    fields = [*inputs, *rules, *network, *scratch]
+    fields = [field for group in groups for field in group]
     return np.array([(f.ctypes.data, len(f), f.shape[-1]) if isinstance(f, np.ndarray) else (f, 0, 0) for f in fields], np.int64)
 
 
-@emitted
-def unpack(typing_context: Any, table: Any, real: Any) -> Any:
-    """The tuples of `GROUPS`, from the address of what `table_of` made; `real` is a number of the type of the parameters."""
-    groups = []
-    for group in GROUPS:
-        hints = get_type_hints(group, include_extras=True)
-        groups.append(types.NamedTuple([hint.__metadata__[0] or types.unliteral(real)[::1] for hint in hints.values()], group))
-    signature = types.Tuple(groups)(table, real)
+def unpacker(*groups: type) -> Any:
+    """A function of kernels that returns the tuples of these kinds.
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, packed = builder.inttoptr(arguments[0], INDEX.as_pointer()), []
+    Its arguments are the address of what `table_of` made of them, and a number of the type of the parameters.
+    """
+
+    def unpack(typing_context: Any, table: Any, real: Any) -> Any:
+        kinds = []
         for group in groups:
-            values = []
-            for kind in group.types:
-                value, *shape = (builder.load(builder.gep(row, [ir.Constant(INDEX, column)])) for column in range(3))
-                values.append(array(context, builder, kind, value, shape[: kind.ndim]) if isinstance(kind, types.Array) else value)
-                row = builder.gep(row, [ir.Constant(INDEX, 3)])
-            packed.append(context.make_tuple(builder, group, values))
-        return context.make_tuple(builder, signature.return_type, packed)
+            hints = get_type_hints(group, include_extras=True)
+            fields = [hint.__metadata__[0] or types.unliteral(real)[::1] for hint in hints.values()]
+            kinds.append(types.NamedTuple(fields, group))
+        signature = types.Tuple(kinds)(table, real)
 
-    return signature, emit
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            place, packed = builder.inttoptr(arguments[0], INDEX.as_pointer()), []
+            for group in kinds:
+                values = []
+                for kind in group.types:
+                    value, *shape = (builder.load(builder.gep(place, [ir.Constant(INDEX, column)])) for column in range(3))
+                    is_array = isinstance(kind, types.Array)
+                    values.append(array(context, builder, kind, value, shape[: kind.ndim]) if is_array else value)
+                    place = builder.gep(place, [ir.Constant(INDEX, 3)])
+                packed.append(context.make_tuple(builder, group, values))
+            return context.make_tuple(builder, signature.return_type, packed)
+
+        return signature, emit
+
+    return emitted(unpack)
+
+
+unpack = unpacker(EpochInput, Rules, Network, Scratch)
+
+
+@inlined
+def minibatch_of(inputs: EpochInput, scratch: Scratch, batch: int) -> Any:
+    """The number of the first sample of a minibatch in the order of training, and how many samples it has; 0 if there is none."""
+    start = batch * scratch.largest.shape[0]
+    return start, min(scratch.largest.shape[0], inputs.labels.shape[0] - start)
+
+
+@inlined
+def samples_of(size: int, share: int, n_shares: int) -> Any:
+    """Where one of `n_shares` parts of a minibatch begins and ends: whole groups of `GROUP` samples, but for the last one."""
+    first, stop = part_of(-(-size // GROUP), share, n_shares)
+    return first * GROUP, min(stop * GROUP, size)
+
+
+@inlined
+def part_of(size: int, share: int, n_shares: int) -> Any:
+    """Where one of `n_shares` equal parts of `size` begins and ends."""
+    return size * share // n_shares, size * (share + 1) // n_shares
+
+
+@inlined
+def segment_out(network: Network, scratch: Scratch, block: int, segment: int, unit: int) -> Any:
+    """Where a segment of the inputs writes its sums for the units from `unit` on, and what it adds them to.
+
+    That is the sums of the segments before, unless all are added up later.
+    """
+    length, width = scratch.largest.shape[0], network.block
+    if network.by_inputs != 0:
+        out = Matrix(scratch.segment_sums, segment * length * width + unit, width)
+        base = Matrix(scratch.zeros, 0, 0)
+    else:
+        out = Matrix(scratch.sums, block * width * length + unit - block * width, width)
+        base = Matrix(network.bias, unit, 0) if segment == 0 else out
+    return out, base
 
 
 @emitted

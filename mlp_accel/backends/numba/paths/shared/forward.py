@@ -1,26 +1,24 @@
-"""From the samples to the loss: what a step of the sparse path does before it walks back.
+"""From the first layer to the loss: what a step does before it walks back.
 
 Each function does it for some of the units or some of the samples; `memory` explains blocks, parts and panels.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mlp_accel.backends.numba.compiler import EXACT_MATH, VECTOR_BYTES, inlined, jit
 from mlp_accel.backends.numba.emit.addresses import call
 from mlp_accel.backends.numba.emit.product import Matrix, product
-from mlp_accel.backends.numba.emit.tiles import sparse_row
-from mlp_accel.backends.numba.emit.vector_math import exp
-from mlp_accel.backends.numba.paths.sparse.lists import prefetch_list
-from mlp_accel.backends.numba.paths.sparse.memory import (
-    HALF_PANEL,
+from mlp_accel.backends.numba.emit.tiles import transpose_tile
+from mlp_accel.backends.numba.emit.vector_math import exp, log
+from mlp_accel.backends.numba.paths.shared.memory import (
     N_IN,
     N_OUT,
     OUT_STRIDE,
     OUTPUT,
-    PANEL_VECTORS,
-    UNROLL,
     EpochInput,
     Network,
     Rules,
@@ -38,30 +36,6 @@ def activate(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
 
 
 @inlined
-def first_layer(inputs: EpochInput, network: Network, scratch: Scratch, start: int, block: int, first: int, stop: int) -> None:
-    """A block of the first layer, before its activation, for samples `first` to `stop` of the minibatch that begins at `start`."""
-    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
-    entries, starts, stops = inputs.entries, inputs.starts, inputs.stops
-    weights, bias, out, values = network.first, network.bias, scratch.sums, inputs.values
-    one = weights.dtype.type(1)
-    vectors = panel * weights.itemsize // VECTOR_BYTES
-    for column in range(block * width, (block + 1) * width, panel):
-        rows, panel_at = block * width * (scratch.largest.shape[0] - 1) + column, column * n_in
-        for i in range(first, stop):
-            if column == block * width:
-                prefetch_list(inputs, start + i)
-            begin = starts[start + i]
-            n = -(-(stops[start + i] - begin) // UNROLL) * UNROLL
-            row = rows + i * width
-            if vectors == PANEL_VECTORS:
-                sparse_row(PANEL_VECTORS, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
-            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
-                sparse_row(HALF_PANEL, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
-            else:
-                sparse_row(1, UNROLL, out, row, bias, column, one, entries, begin, n, values, weights, panel_at, panel)
-
-
-@inlined
 def partial_sums(rules: Rules, network: Network, scratch: Scratch, block: int, first: int, stop: int) -> None:
     """The activation of a block of the first layer, and its partial sums of the second layer, for samples `first` to `stop`."""
     length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
@@ -75,6 +49,19 @@ def partial_sums(rules: Rules, network: Network, scratch: Scratch, block: int, f
         below = Matrix(scratch.outputs, start + begin, width, 1)
         zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.weights, unit * stride, stride, 1)
         product(stop - first, stride, depth, out, zeros, one, below, matrix)
+
+
+@inlined
+def add_segment_sums(network: Network, scratch: Scratch, n_segments: int, first: int, stop: int) -> None:
+    """The first layer before its activation, for samples `first` to `stop`: its bias and the sums of all segments of the inputs."""
+    stride, length = np.uint64(network.layers[0, OUT_STRIDE]), np.uint64(scratch.largest.shape[0])
+    out, parts, biases = scratch.sums, scratch.segment_sums, network.bias
+    for i in range(np.uint64(first), np.uint64(stop)):
+        for j in range(stride):
+            out[i * stride + j] = biases[j]
+    for segment in range(np.uint64(n_segments)):
+        for j in range(np.uint64(first) * stride, np.uint64(stop) * stride):
+            out[j] += parts[segment * length * stride + j]
 
 
 @inlined
@@ -108,19 +95,19 @@ def forward_above(rules: Rules, network: Network, scratch: Scratch, first: int, 
 def output_deltas(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int
 ) -> None:
-    """Softmax, what loss and accuracy are summed from, and the deltas at the logits, for samples `first` to `stop`."""
+    """Softmax, loss, hits and the deltas at the logits, for samples `first` to `stop`.
+
+    The logits are transposed, so that a vector holds those of neighbouring samples.
+    """
     last = network.layers[network.layers.shape[0] - 1]
     one = network.first.dtype.type(1)
     per_sample, notebook = one / network.first.dtype.type(size), rules.notebook != 0
-    sums, deltas, labels = scratch.sums, scratch.deltas, inputs.labels
     columns, largest, exp_sums, best = scratch.columns, scratch.largest, scratch.exp_sums, scratch.best
-    hits, margins = scratch.hits, scratch.margins
+    losses, hits, labels = scratch.losses, scratch.hits, inputs.labels
+    transpose(columns, scratch.sums, last, largest.shape[0], first, stop, True)
     # Unsigned indices cannot be negative: without that check LLVM computes several samples in one vector.
-    n_out, stride, target = np.uint64(last[N_OUT]), np.uint64(last[OUT_STRIDE]), np.uint64(last[OUTPUT])
+    n_out, stride = np.uint64(last[N_OUT]), np.uint64(last[OUT_STRIDE])
     begin, end, length, batch = np.uint64(first), np.uint64(stop), np.uint64(largest.shape[0]), np.uint64(start)
-    for i in range(begin, end):
-        for j in range(n_out):
-            columns[j * length + i] = sums[target + i * stride + j]
     for i in range(begin, end):
         largest[i] = columns[i]
         exp_sums[i] = 0
@@ -133,34 +120,65 @@ def output_deltas(
         backwards = n_out - np.uint64(1) - k
         for i in range(begin, end):
             best[i] = backwards if columns[backwards * length + i] == largest[i] else best[i]
+    for i in range(begin, end):
+        label = np.uint64(labels[batch + i])
+        hits[i] = best[i] == label
+        losses[i] = np.float64(largest[i]) - np.float64(columns[label * length + i])
     for j in range(n_out):
         for i in range(begin, end):
             e = exp(columns[j * length + i] - largest[i])
             columns[j * length + i] = e
             exp_sums[i] += e
     for i in range(begin, end):
-        row = target + i * stride
-        label = np.uint64(labels[batch + i])
-        hits[i] = best[i] == label
-        margins[i] = np.float64(largest[i]) - np.float64(sums[row + label])
-        factor = one / exp_sums[i] if notebook else per_sample / exp_sums[i]
+        losses[i] = log_added(losses[i], exp_sums[i])
+        exp_sums[i] = one / exp_sums[i] if notebook else per_sample / exp_sums[i]
+    for j in range(n_out):
+        for i in range(begin, end):
+            columns[j * length + i] *= exp_sums[i]
+    if notebook:
         for j in range(n_out):
-            deltas[row + j] = columns[j * length + i] * factor
-        for j in range(n_out, stride):
-            deltas[row + j] = 0
-        if notebook:
-            for j in range(n_out):
-                p = deltas[row + j]
-                deltas[row + j] = (p - (one if j == label else p * 0)) * p * (one - p)
-        else:
-            deltas[row + label] -= per_sample
+            for i in range(begin, end):
+                p = columns[j * length + i]
+                columns[j * length + i] = (p - (one if np.uint64(labels[batch + i]) == j else p * 0)) * p * (one - p)
+    else:
+        for i in range(begin, end):
+            columns[np.uint64(labels[batch + i]) * length + i] -= per_sample
+    for j in range(n_out, stride):
+        for i in range(begin, end):
+            columns[j * length + i] = 0
+    transpose(columns, scratch.deltas, last, largest.shape[0], first, stop, False)
 
 
 @jit(math=EXACT_MATH)  # other rules may add a small logarithm to a huge margin first, where its digits are lost
+def log_added(margin: float, exp_sum: Any) -> float:
+    """A loss from the largest logit minus that of the label, and the sum of ``exp(logit - largest)``."""
+    return margin + np.float64(log(exp_sum))
+
+
+@inlined
+def transpose(columns: Any, rows: Any, layer: Any, length: int, first: int, stop: int, forward: bool) -> None:
+    """Bring samples `first` to `stop` of the last layer from `rows` to `columns`, or back."""
+    stride, target, lanes = layer[OUT_STRIDE], layer[OUTPUT], VECTOR_BYTES // columns.itemsize
+    whole = first + (stop - first) // lanes * lanes
+    for i in range(first, whole, lanes):
+        for j in range(0, stride, lanes):
+            if forward:
+                transpose_tile(columns, j * length + i, length, rows, target + i * stride + j, stride)
+            else:
+                transpose_tile(rows, target + i * stride + j, stride, columns, j * length + i, length)
+    for i in range(whole, stop):
+        for j in range(stride):
+            if forward:
+                columns[j * length + i] = rows[target + i * stride + j]
+            else:
+                rows[target + i * stride + j] = columns[j * length + i]
+
+
+@jit(math=EXACT_MATH)
 def sum_losses(scratch: Scratch, batch: int, size: int) -> None:
     """Write the sum of the losses of a minibatch, and its number of right answers."""
     loss = hits = 0.0
     for i in range(size):
-        loss += scratch.margins[i] + np.log(scratch.exp_sums[i])
+        loss += scratch.losses[i]
         hits += scratch.hits[i]
     scratch.batch_losses[batch], scratch.batch_hits[batch] = loss, hits

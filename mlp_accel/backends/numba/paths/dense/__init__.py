@@ -1,0 +1,1 @@
+"""The dense path: whole epochs on samples of any kind."""

@@ -1,0 +1,74 @@
+"""The dense path of the Numba backend: whole epochs on samples of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import Backend
+from mlp_accel.backends.numba.paths.dense import first_layer
+from mlp_accel.backends.numba.paths.dense.rows import Rows
+from mlp_accel.backends.numba.paths.shared.memory import aligned_empty
+from mlp_accel.backends.numba.paths.shared.packing import MANY_INPUTS
+from mlp_accel.backends.numba.paths.shared.run import CompiledRun, Functions, Samples
+from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
+
+SEGMENTS = 4
+"""Segments that many inputs are divided into."""
+
+
+class DensePath(EpochPath):
+    """Trains whole epochs on floating samples, and on uint8 samples of which few values are zero."""
+
+    name = "dense"
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def why_not(self, task: Task) -> str | None:
+        return None
+
+    def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
+        samples = PixelRows(x, task.dtype) if task.data == "uint8" else FloatRows(x)
+        return CompiledRun(self.backend, task, states, samples, y)
+
+
+class FloatRows(Samples):
+    """Floating samples, read where they lie."""
+
+    functions: Functions = None, first_layer.first_layer, first_layer.update_first_layer
+
+    def __init__(self, x: npt.NDArray[Any]) -> None:
+        self.x = x
+        self.numbers = (x.ctypes.data + np.arange(x.shape[0], dtype=np.int64) * x.strides[0])[:, None]
+        n_in = x.shape[1]
+        n_segments, n_tiles = SEGMENTS if n_in >= MANY_INPUTS else 1, -(-n_in // first_layer.TILE_INPUTS)
+        tiles = np.linspace(0, n_tiles, n_segments + 1).astype(np.int64)
+        self.segments = np.minimum(tiles * first_layer.TILE_INPUTS, n_in)
+
+    def memory(self, batch_size: int) -> Any:
+        return np.zeros(0, self.x.dtype)
+
+    def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
+        return Rows(numbers[0], numbers[0], memory, memory, 1)
+
+
+class PixelRows(FloatRows):
+    """uint8 samples, scaled a minibatch at a time."""
+
+    functions: Functions = first_layer.prepare, first_layer.first_layer, first_layer.update_first_layer
+
+    def __init__(self, x: npt.NDArray[np.uint8], dtype: str) -> None:
+        super().__init__(x)
+        self.scale = np.array([1.0 / 255.0], dtype)
+
+    def memory(self, batch_size: int) -> Any:
+        return aligned_empty((2 * batch_size, self.x.shape[1]), self.scale.dtype)
+
+    def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
+        rows = memory.ctypes.data + np.arange(len(memory), dtype=np.int64) * memory.strides[0]
+        return Rows(numbers[0], rows, memory.reshape(-1), self.scale, 0)

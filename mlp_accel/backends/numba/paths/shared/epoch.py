@@ -1,0 +1,138 @@
+"""A whole epoch in compiled code.
+
+The units of the first layer are divided into blocks (`memory` has a picture), and each thread has a block: its weights stay in the
+cache of the thread's core, and what its units put out goes into the second layer as a partial sum. So a step has two phases, at
+whose ends the threads wait for each other (see `team`): one for all that can be done within a block, from the deltas of the
+minibatch before to the partial sums of this one; and one for the layers above, in which the samples are divided among the threads.
+With more threads than blocks, several share a block and there are four phases.
+
+Where there are few units and many inputs, there is one block, and in the first phase the inputs are divided: each thread updates
+the weights of its segment of the inputs and then multiplies with them, which makes partial sums of the first layer.
+
+Every sum is made by one thread, in an order that does not depend on the number of threads, so the results are the same bits for any
+number. The functions of the first layer, which depend on the form of the samples, activations and update rules are called by their
+addresses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlp_accel.backends.numba.compiler import c_function, inlined, numba
+from mlp_accel.backends.numba.emit.addresses import call
+from mlp_accel.backends.numba.paths.shared import backward, forward
+from mlp_accel.backends.numba.paths.shared.memory import (
+    OUT_STRIDE,
+    EpochInput,
+    Network,
+    Rules,
+    Scratch,
+    minibatch_of,
+    part_of,
+    samples_of,
+    table_of,
+    unpack,
+)
+from mlp_accel.backends.numba.team import Team
+
+DELTAS, UPDATE, FORWARD, REST = range(N_PARTS := 4)
+"""The parts of a step. The first two belong to the minibatch before."""
+
+
+def compute(table: int, phase: int, job: int, one: Any) -> int:
+    """One job of one phase of an epoch; `table` is the address of what `table_of` made."""
+    inputs, rules, network, scratch = unpack(table, one)
+    shares, by_inputs, n_segments = network.shares, network.by_inputs != 0, inputs.segments.shape[0] - 1
+    n_jobs = network.layers[0, OUT_STRIDE] // network.block * shares
+    block, share = job // shares, job % shares
+    has_second = network.layers.shape[0] > 1
+    if by_inputs or shares == 1:  # a thread goes through three parts without waiting for others
+        step, begin, end = phase // 2, phase % 2 * REST, REST + phase % 2
+    else:
+        step, begin = phase // N_PARTS, phase % N_PARTS
+        end = begin + 1
+    for part in range(begin, end):
+        batch = step - 1 if part < FORWARD else step
+        start, size = minibatch_of(inputs, scratch, batch)
+        if batch < 0 or size <= 0:
+            continue
+        first, stop = samples_of(size, 0, 1) if by_inputs else samples_of(size, share, shares)
+        low, high = (share, share + 1) if by_inputs else part_of(n_segments, share, shares)
+        if part == DELTAS:
+            if job == 0:
+                forward.sum_losses(scratch, batch, size)
+            if has_second and not by_inputs:
+                backward.first_deltas(rules, network, scratch, block, first, stop)
+        elif part == UPDATE:
+            for segment in range(low, high):
+                call(rules.update_first_layer, (table, batch, block, segment, one))
+            backward.update_weights_above(inputs, rules, network, scratch, batch, size, block, share)
+            backward.update_biases(inputs, rules, network, scratch, batch, size, block, share)
+        elif part == FORWARD:
+            for segment in range(low if by_inputs else 0, high if by_inputs else n_segments):
+                call(rules.first_layer, (table, batch, block, segment, first, stop, one))
+            if has_second and not by_inputs:
+                forward.partial_sums(rules, network, scratch, block, first, stop)
+        else:
+            first, stop = samples_of(size, job, n_jobs)
+            if by_inputs:
+                forward.add_segment_sums(network, scratch, n_segments, first, stop)
+                if has_second:
+                    forward.partial_sums(rules, network, scratch, 0, first, stop)
+            if has_second:
+                forward.add_partial_sums(network, scratch, first, stop)
+            forward.forward_above(rules, network, scratch, first, stop)
+            forward.output_deltas(inputs, rules, network, scratch, start, first, stop, size)
+            backward.deltas_above(rules, network, scratch, first, stop)
+            if has_second and by_inputs:
+                backward.first_deltas(rules, network, scratch, 0, first, stop)
+            if rules.prepare != 0 and start + size < inputs.labels.shape[0]:
+                call(rules.prepare, (table, batch + 1, job, n_jobs, one))
+    return 0
+
+
+def compute_float32(table: int, phase: int, job: int) -> int:
+    """`compute` for parameters of this type."""
+    return compute_inlined(table, phase, job, np.float32(1))
+
+
+def compute_float64(table: int, phase: int, job: int) -> int:
+    """`compute` for parameters of this type."""
+    return compute_inlined(table, phase, job, np.float64(1))
+
+
+compute_inlined = inlined(compute)
+
+
+@functools.cache
+def address_of_work(dtype: str) -> int:
+    """The address of `compute`, compiled for parameters of this type."""
+    i = numba.int64
+    return int(c_function({"float32": compute_float32, "float64": compute_float64}[dtype], i(i, i, i)).address)
+
+
+@functools.cache
+def first_layer_address(function: Callable[..., int] | None, dtype: str) -> int:
+    """The address of a function of the first layer, compiled for parameters of this type; 0 for None."""
+    if function is None:
+        return 0
+    numbers = [numba.int64] * (function.__code__.co_argcount - 1)
+    return int(c_function(function, numba.int64(*numbers, getattr(numba, dtype))).address)
+
+
+def train_epoch(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, team: Team) -> None:
+    """Train on every minibatch of `inputs`; changes `network`, and leaves losses and hits of the minibatches in `scratch`."""
+    table = table_of(inputs, rules, network, scratch)
+    batch_size, dtype = len(scratch.largest), network.first.dtype
+    n_batches = -(-len(inputs.labels) // batch_size)
+    n_phases = (n_batches + 1) * (2 if network.by_inputs or network.shares == 1 else N_PARTS)
+    if rules.prepare:
+        real = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+        prepare = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4, real)(rules.prepare)
+        prepare(table.ctypes.data, 0, 0, 1, 1)  # the first minibatch; the others are prepared while the one before is trained on
+    team.work(address_of_work(dtype.name), table.ctypes.data, n_phases)

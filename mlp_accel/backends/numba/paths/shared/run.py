@@ -1,0 +1,127 @@
+"""A training run in compiled code, of one network or of several."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_accel.backends.arrays import Array
+from mlp_accel.backends.base import Backend
+from mlp_accel.backends.numba.compiler import jit, usable_threads
+from mlp_accel.backends.numba.generated import ActivationAddresses, activation_addresses, rule_address
+from mlp_accel.backends.numba.paths.shared import epoch, packing
+from mlp_accel.backends.numba.paths.shared.memory import EpochInput, Network, Rules, Scratch, table_of
+from mlp_accel.backends.numba.team import Team
+from mlp_accel.backends.paths import PathRun, State, Task
+
+Functions = tuple[Callable[..., int] | None, Callable[..., int], Callable[..., int]]
+
+
+class Samples(ABC):
+    """The samples of a training run, in the form that the functions of the first layer know.
+
+    Attributes
+    ----------
+    functions : tuple of functions
+        ``prepare``, ``first_layer`` and ``update_first_layer`` of `Rules`; the first is None if there is nothing to prepare.
+    numbers : array (n, k)
+        int64, for each sample what the kernels know it by.
+    segments : array (n_segments + 1,)
+        Where each segment of the inputs begins, so that they are equal work, and at the end the number of inputs.
+    """
+
+    functions: Functions
+    numbers: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+
+    @abstractmethod
+    def memory(self, batch_size: int) -> Any:
+        """What each network needs for its minibatches."""
+
+    @abstractmethod
+    def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
+        """The tuple that the kernels unpack, from `numbers` in the order of training, ``(k, n)``."""
+
+
+class _Trainee:
+    """One network, and the memory to train it."""
+
+    def __init__(self, task: Task, state: State, samples: Samples, n_threads: int) -> None:
+        n, k = samples.numbers.shape
+        self.network: Network = packing.pack_network(state, task.batch_size, len(samples.segments) - 1, n_threads)
+        self.scratch: Scratch = packing.allocate_scratch(
+            self.network, task.batch_size, -(-n // task.batch_size), task.activation.of_input
+        )
+        self.memory = samples.memory(task.batch_size)
+        self.in_order = np.empty((k + 1, n), np.int64)
+        """The numbers of the samples, and labels, in the order of an epoch."""
+        self.team = Team(n_threads, packing.n_blocks(self.network) * self.network.shares)
+
+
+class CompiledRun(PathRun):
+    """Networks that are trained on all threads, one after another, or on one thread each."""
+
+    def __init__(self, backend: Backend, task: Task, states: Sequence[State], samples: Samples, y: Array) -> None:
+        self.backend, self.task, self.samples = backend, task, samples
+        self.dtype = np.dtype(task.dtype)
+        n, n_classes = len(samples.numbers), task.layer_sizes[-1]
+        if len(y) != n or (n and not 0 <= y.min() <= y.max() < n_classes):
+            raise IndexError(f"there must be a label for each of the {n} samples, the number of one of the {n_classes} classes")
+        self._numbers = np.column_stack([samples.numbers, y])
+        rule, hidden = task.rule, len(task.layer_sizes) > 2
+        prepare, first_layer, update = (epoch.first_layer_address(function, task.dtype) for function in samples.functions)
+        addresses = activation_addresses(task.activation, task.dtype) if hidden else ActivationAddresses()
+        rate_index = -1 if rule.rate_index is None else rule.rate_index
+        notebook = int(task.gradient == "notebook")
+        numbers = rule.n_scalars, rate_index, notebook
+        self.rules = Rules(prepare, first_layer, update, *addresses, rule_address(rule, task.dtype), *numbers)
+        threads = 1 if len(states) > 1 else usable_threads()
+        self.trainees = [_Trainee(task, _as_type(state, self.dtype), samples, threads) for state in states]
+
+    def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        each = zip(self.trainees, orders, scalars.astype(self.dtype), strict=True)
+        self.backend.spread([partial(self._train, *of_network) for of_network in each])
+        losses, hits = zip(*((trainee.scratch.batch_losses, trainee.scratch.batch_hits) for trainee in self.trainees), strict=True)
+        return np.stack(losses), np.stack(hits)
+
+    def _train(self, trainee: _Trainee, order: npt.NDArray[Any], scalars: npt.NDArray[Any]) -> None:
+        if not follow_order(order, self._numbers, trainee.in_order):
+            raise IndexError(f"the order must hold numbers of the {len(self._numbers)} samples")
+        samples = self.samples.in_order(trainee.in_order[:-1], trainee.memory)
+        table = table_of(samples)
+        inputs = EpochInput(
+            table.ctypes.data, trainee.in_order[-1], self.samples.segments, np.ascontiguousarray(scalars).reshape(-1)
+        )
+        epoch.train_epoch(inputs, self.rules, trainee.network, trainee.scratch, trainee.team)
+
+    def states(self) -> list[State]:
+        return [packing.unpack_network(trainee.network) for trainee in self.trainees]
+
+    def keep(self, networks: Sequence[int]) -> None:
+        self.trainees = [self.trainees[i] for i in networks]
+
+
+@jit()
+def follow_order(order: Any, numbers: Any, to: Any) -> bool:
+    """Write the rows of `numbers` in the order of an epoch to the columns of `to`; false if a sample does not exist."""
+    for i in range(order.shape[0]):
+        sample = order[i]
+        if not 0 <= sample < numbers.shape[0]:
+            return False
+        for k in range(numbers.shape[1]):
+            to[k, i] = numbers[sample, k]
+    return True
+
+
+def _as_type(state: State, dtype: np.dtype[Any]) -> State:
+    """The state in the dtype that the task computes in."""
+
+    def converted(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        return [(np.asarray(weights, dtype), np.asarray(bias, dtype)) for weights, bias in pairs]
+
+    return State(converted(state.params), [converted(slots) for slots in state.slots])

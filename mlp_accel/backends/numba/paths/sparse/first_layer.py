@@ -1,0 +1,77 @@
+"""The first layer of the sparse path: it visits the inputs that are not zero and no others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES
+from mlp_accel.backends.numba.emit.addresses import array_at
+from mlp_accel.backends.numba.emit.simd import prefetch
+from mlp_accel.backends.numba.emit.tiles import scatter_row, sparse_row
+from mlp_accel.backends.numba.paths.shared.backward import update
+from mlp_accel.backends.numba.paths.shared.memory import HALF_PANEL, N_IN, PANEL_VECTORS, minibatch_of, segment_out, unpack
+from mlp_accel.backends.numba.paths.sparse.lists import UNROLL, unpack_lists
+
+PREFETCH_AHEAD = 8
+"""How many samples before it is needed a list is brought into the cache."""
+
+
+def first_layer(table: int, batch: int, block: int, segment: int, first: int, stop: int, one: Any) -> int:
+    """What a segment of the inputs adds to a block of the first layer, for samples `first` to `stop` of a minibatch."""
+    inputs, _, network, scratch = unpack(table, one)
+    (lists,) = unpack_lists(inputs.samples, one)
+    start, _ = minibatch_of(inputs, scratch, batch)
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, bounds, weights = lists.entries, lists.bounds, network.first
+    vectors, n = panel * weights.itemsize // VECTOR_BYTES, bounds.shape[1]
+    for unit in range(block * width, (block + 1) * width, panel):
+        out, base = segment_out(network, scratch, block, segment, unit)
+        x, y, at = out.array, base.array, unit * n_in
+        for i in range(first, stop):
+            if unit == block * width:
+                ahead = start + i + PREFETCH_AHEAD
+                if ahead < n:  # the order is random, so the CPU cannot foresee it
+                    for k in range(2 * bounds[segment, ahead], 2 * bounds[segment + 1, ahead], CACHE_LINE // entries.itemsize):
+                        prefetch(entries, k)
+            begin = bounds[segment, start + i]
+            count = bounds[segment + 1, start + i] - begin
+            o, s = out.at + i * out.row, base.at + i * base.row
+            if vectors == PANEL_VECTORS:
+                sparse_row(PANEL_VECTORS, UNROLL, x, o, y, s, one, entries, begin, count, weights, at)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                sparse_row(HALF_PANEL, UNROLL, x, o, y, s, one, entries, begin, count, weights, at)
+            else:
+                sparse_row(1, UNROLL, x, o, y, s, one, entries, begin, count, weights, at)
+    return 0
+
+
+def update_first_layer(table: int, batch: int, block: int, segment: int, one: Any) -> int:
+    """Update the weights between a segment of the inputs and a block of the first layer.
+
+    Each sample adds to the gradient of the weights of its inputs that are not zero. A rule that is just ``p - u * g`` is applied
+    while the gradient is summed, which then is never in memory.
+    """
+    inputs, rules, network, scratch = unpack(table, one)
+    (lists,) = unpack_lists(inputs.samples, one)
+    start, size = minibatch_of(inputs, scratch, batch)
+    n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
+    entries, bounds, weights, deltas = lists.entries, lists.bounds, network.first, scratch.deltas
+    vectors = panel * weights.itemsize // VECTOR_BYTES
+    at_once = rules.rate_index >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
+    to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
+    for unit in range(block * width, (block + 1) * width, panel):
+        rows, at = block * width * scratch.largest.shape[0] + unit - block * width, unit * n_in
+        for i in range(size):
+            begin, end = bounds[segment, start + i], bounds[segment + 1, start + i]
+            row = rows + i * width
+            if vectors == PANEL_VECTORS:
+                scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, to, at)
+            elif HALF_PANEL > 1 and vectors == HALF_PANEL:
+                scatter_row(HALF_PANEL, deltas, row, scale, entries, begin, end, to, at)
+            else:
+                scatter_row(1, deltas, row, scale, entries, begin, end, to, at)
+        if not at_once:
+            first, stop = inputs.segments[segment], inputs.segments[segment + 1]
+            update(rules, inputs, network, batch, weights, at + first * panel, at + stop * panel)
+    return 0
