@@ -115,10 +115,8 @@ def epoch_profile() -> str:
     profile = _read("epoch_profile.json")
     cases = profile["cases"]
     names = {"epoch": "whole epoch, {}", "parts": "{}", "floors": "floor: {}"}
-    lines = [
-        f"| ms | {' | '.join(f'{case} ({found['path']})' for case, found in cases.items())} |",
-        "|---" * (1 + len(cases)) + "|",
-    ]
+    heads = " | ".join(f"{case} ({found['path']})" for case, found in cases.items())
+    lines = [f"| ms | {heads} |", "|---" * (1 + len(cases)) + "|"]
     for kind, name in names.items():
         for part in next(iter(cases.values()))[kind]:
             figures = (f"{found[kind][part] * 1e3:.1f}" for found in cases.values())

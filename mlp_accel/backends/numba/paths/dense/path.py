@@ -54,7 +54,7 @@ class FloatRows(Samples):
         return np.zeros(0, self.x.dtype)
 
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
-        return Rows(numbers[0], numbers[0], memory, memory, 1)
+        return Rows(numbers[:, 0], numbers[:, 0], memory, memory, 1)
 
 
 class PixelRows(FloatRows):
@@ -71,4 +71,4 @@ class PixelRows(FloatRows):
 
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
         rows = memory.ctypes.data + np.arange(len(memory), dtype=np.int64) * memory.strides[0]
-        return Rows(numbers[0], rows, memory.reshape(-1), self.scale, 0)
+        return Rows(numbers[:, 0], rows, memory.reshape(-1), self.scale, 0)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
-from mlp_accel.backends.numba.compiler import jit, usable_threads
+from mlp_accel.backends.numba.compiler import usable_threads
 from mlp_accel.backends.numba.generated import ActivationAddresses, activation_addresses, rule_address
 from mlp_accel.backends.numba.paths.shared import epoch, packing
 from mlp_accel.backends.numba.paths.shared.memory import EpochInput, Network, Rules, Scratch, table_of
 from mlp_accel.backends.numba.team import Team
-from mlp_accel.backends.paths import PathRun, State, Task
+from mlp_accel.backends.paths import PathRun, State, Task, check_orders
 
 Functions = tuple[Callable[..., int] | None, Callable[..., int], Callable[..., int]]
 
@@ -45,7 +45,7 @@ class Samples(ABC):
 
     @abstractmethod
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
-        """The tuple that the kernels unpack, from `numbers` in the order of training, ``(k, n)``."""
+        """The tuple that the kernels unpack, from `numbers` in the order of training."""
 
 
 class _Trainee:
@@ -58,8 +58,8 @@ class _Trainee:
             self.network, task.batch_size, -(-n // task.batch_size), task.activation.of_input
         )
         self.memory = samples.memory(task.batch_size)
-        self.in_order = np.empty((k + 1, n), np.int64)
-        """The numbers of the samples, and labels, in the order of an epoch."""
+        self.numbers, self.labels = np.empty((n, k), np.int64), np.empty(n, np.int64)
+        """The numbers of the samples, and their labels, in the order of an epoch."""
         self.team = Team(n_threads, packing.n_blocks(self.network) * self.network.shares)
 
 
@@ -72,7 +72,7 @@ class CompiledRun(PathRun):
         n, n_classes = len(samples.numbers), task.layer_sizes[-1]
         if len(y) != n or (n and not 0 <= y.min() <= y.max() < n_classes):
             raise IndexError(f"there must be a label for each of the {n} samples, the number of one of the {n_classes} classes")
-        self._numbers = np.column_stack([samples.numbers, y])
+        self.y = y
         rule, hidden = task.rule, len(task.layer_sizes) > 2
         prepare, first_layer, update = (epoch.first_layer_address(function, task.dtype) for function in samples.functions)
         addresses = activation_addresses(task.activation, task.dtype) if hidden else ActivationAddresses()
@@ -84,19 +84,18 @@ class CompiledRun(PathRun):
         self.trainees = [_Trainee(task, _as_type(state, self.dtype), samples, threads) for state in states]
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        check_orders(orders, len(self.y))
         each = zip(self.trainees, orders, scalars.astype(self.dtype), strict=True)
         self.backend.spread([partial(self._train, *of_network) for of_network in each])
         losses, hits = zip(*((trainee.scratch.batch_losses, trainee.scratch.batch_hits) for trainee in self.trainees), strict=True)
         return np.stack(losses), np.stack(hits)
 
     def _train(self, trainee: _Trainee, order: npt.NDArray[Any], scalars: npt.NDArray[Any]) -> None:
-        if not follow_order(order, self._numbers, trainee.in_order):
-            raise IndexError(f"the order must hold numbers of the {len(self._numbers)} samples")
-        samples = self.samples.in_order(trainee.in_order[:-1], trainee.memory)
+        np.take(self.samples.numbers, order, axis=0, out=trainee.numbers, mode="clip")
+        np.take(self.y, order, out=trainee.labels, mode="clip")
+        samples = self.samples.in_order(trainee.numbers, trainee.memory)
         table = table_of(samples)
-        inputs = EpochInput(
-            table.ctypes.data, trainee.in_order[-1], self.samples.segments, np.ascontiguousarray(scalars).reshape(-1)
-        )
+        inputs = EpochInput(table.ctypes.data, trainee.labels, self.samples.segments, np.ascontiguousarray(scalars).reshape(-1))
         epoch.train_epoch(inputs, self.rules, trainee.network, trainee.scratch, trainee.team)
 
     def states(self) -> list[State]:
@@ -104,18 +103,6 @@ class CompiledRun(PathRun):
 
     def keep(self, networks: Sequence[int]) -> None:
         self.trainees = [self.trainees[i] for i in networks]
-
-
-@jit()
-def follow_order(order: Any, numbers: Any, to: Any) -> bool:
-    """Write the rows of `numbers` in the order of an epoch to the columns of `to`; false if a sample does not exist."""
-    for i in range(order.shape[0]):
-        sample = order[i]
-        if not 0 <= sample < numbers.shape[0]:
-            return False
-        for k in range(numbers.shape[1]):
-            to[k, i] = numbers[sample, k]
-    return True
 
 
 def _as_type(state: State, dtype: np.dtype[Any]) -> State:

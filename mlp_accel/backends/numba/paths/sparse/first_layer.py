@@ -23,7 +23,7 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
     start, _ = minibatch_of(inputs, scratch, batch)
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
     entries, bounds, weights = lists.entries, lists.bounds, network.first
-    vectors, n = panel * weights.itemsize // VECTOR_BYTES, bounds.shape[1]
+    vectors, n = panel * weights.itemsize // VECTOR_BYTES, bounds.shape[0]
     for unit in range(block * width, (block + 1) * width, panel):
         out, base = segment_out(network, scratch, block, segment, unit)
         x, y, at = out.array, base.array, unit * n_in
@@ -31,10 +31,10 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
             if unit == block * width:
                 ahead = start + i + PREFETCH_AHEAD
                 if ahead < n:  # the order is random, so the CPU cannot foresee it
-                    for k in range(2 * bounds[segment, ahead], 2 * bounds[segment + 1, ahead], CACHE_LINE // entries.itemsize):
+                    for k in range(2 * bounds[ahead, segment], 2 * bounds[ahead, segment + 1], CACHE_LINE // entries.itemsize):
                         prefetch(entries, k)
-            begin = bounds[segment, start + i]
-            count = bounds[segment + 1, start + i] - begin
+            begin = bounds[start + i, segment]
+            count = bounds[start + i, segment + 1] - begin
             o, s = out.at + i * out.row, base.at + i * base.row
             if vectors == PANEL_VECTORS:
                 sparse_row(PANEL_VECTORS, UNROLL, x, o, y, s, one, entries, begin, count, weights, at)
@@ -63,7 +63,7 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     for unit in range(block * width, (block + 1) * width, panel):
         rows, at = block * width * scratch.largest.shape[0] + unit - block * width, unit * n_in
         for i in range(size):
-            begin, end = bounds[segment, start + i], bounds[segment + 1, start + i]
+            begin, end = bounds[start + i, segment], bounds[start + i, segment + 1]
             row = rows + i * width
             if vectors == PANEL_VECTORS:
                 scatter_row(PANEL_VECTORS, deltas, row, scale, entries, begin, end, to, at)

@@ -29,7 +29,7 @@ class Lists(NamedTuple):
     of the inputs together, and zeros up to a multiple of `UNROLL` entries, of an input of the same segment: the weights of another
     are written to by another thread."""
     bounds: IntegerTable
-    """(n_segments + 1, n): which entry of all is the first of each segment of each sample, and which comes after its last one, in
+    """(n, n_segments + 1): which entry of all is the first of each segment of each sample, and which comes after its last one, in
     the order of training."""
 
 
@@ -42,7 +42,7 @@ class SampleLists(NamedTuple):
     entries: npt.NDArray[Any]
     """The lists one behind the other, as in `Lists`."""
     bounds: npt.NDArray[np.int64]
-    """(n, n_segments + 1): as in `Lists`, but for the order."""
+    """As in `Lists`, but for the order."""
     segments: npt.NDArray[np.int64]
     """(n_segments + 1,): where each segment of the inputs begins, so that they have as many values that are not zero, and at the
     end the number of inputs."""
