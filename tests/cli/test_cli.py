@@ -117,10 +117,10 @@ def test_train_says_which_path_trained(clouds: Path) -> None:
 def test_train_says_why_not_the_paths_before_it(clouds: Path) -> None:
     result = run("train", "--data", clouds, "--epochs", 1, "--backend", "numba", "--json", "-")
     content = json.loads(result.stdout)
-    assert content["path"] == "loop", "the clouds are no images"
+    assert content["path"] == "dense", "none of the clouds' values is zero"
     ((name, reason),) = content["passed_over"]
     assert name == "sparse"
-    assert f"path loop; not sparse: {reason}" in result.stderr.splitlines()
+    assert f"path dense; not sparse: {reason}" in result.stderr.splitlines()
 
 
 def test_the_notebooks_recipe_uses_its_settings(clouds: Path) -> None:

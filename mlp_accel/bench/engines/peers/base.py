@@ -20,6 +20,7 @@ from mlp_accel.datasets import Dataset, load
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.network import init_params
 from mlp_accel.training.train import evaluate
+from mlp_accel.training.trainer import order_generator
 
 HostParams = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 """``(weights (n_in, n_out), bias (n_out,))`` for each layer, as NumPy arrays."""
@@ -30,8 +31,8 @@ WARM_UP_STEPS = 2
 class Peer(ABC):
     """Another library that trains; each method answers one command.
 
-    All peers start from the same weights as the backends. The order of the samples is each one's own. Pixels are scaled and
-    converted once, before the first epoch, because that is what their users do.
+    All peers start from the same weights as the backends, and those that can be told take the samples in the same order. Pixels
+    are scaled and converted once, before the first epoch, because that is what their users do.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class Peer(ABC):
 
     @abstractmethod
     def start(self, params: HostParams) -> None:
-        """Begin a training from these weights."""
+        """Begin a training from these weights; `next_order` begins anew."""
 
     @abstractmethod
     def epoch(self) -> tuple[float, float | None]:
@@ -112,6 +113,10 @@ class Peer(ABC):
         if self.gradient not in self.gradients:
             raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
 
+    def next_order(self) -> npt.NDArray[np.int64]:
+        """The order of the samples in the next epoch, the same as that of the backends; drawn by the clock, as theirs is."""
+        return self._generator.permutation(self._n)
+
     # What the worker calls ----------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> dict[str, Any]:
@@ -119,7 +124,7 @@ class Peer(ABC):
         rng = np.random.default_rng(0)
         n = min(WARM_UP_STEPS * self.batch_size, self.config.n_train)
         self.place(rng.random((n, self.layer_sizes[0])).astype(self.dtype), rng.integers(0, self.layer_sizes[-1], n))
-        self.start(self._initial_params())
+        self._begin(n)
         self.epoch()
         return {"device": "cpu", "form": self.form}
 
@@ -136,13 +141,13 @@ class Peer(ABC):
             x = np.multiply(x, 1 / 255, dtype=self.dtype)
         self.place(np.ascontiguousarray(x, dtype=self.dtype), self.data.y_train)
         seconds = perf_counter() - begin
-        self.start(self._initial_params())
+        self._begin(len(x))
         return {"transfer_seconds": seconds}
 
     def restart(self, seed: int) -> dict[str, Any]:
         """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
         self.seed = seed
-        self.start(self._initial_params())
+        self._begin(len(self.data.y_train))
         return {}
 
     def evaluate(self) -> dict[str, float]:
@@ -151,6 +156,10 @@ class Peer(ABC):
         arguments = (backend, self.params(), self.data.x_test, self.data.y_test, self.activation)
         loss, accuracy = evaluate(*arguments, threads=self.threads)
         return {"test_loss": loss, "test_accuracy": accuracy}
+
+    def _begin(self, n: int) -> None:
+        self._n, self._generator = n, order_generator(self.seed)
+        self.start(self._initial_params())
 
     def _initial_params(self) -> HostParams:
         return [(w.astype(self.dtype), b.astype(self.dtype)) for w, b in init_params(self.layer_sizes, self.seed)]

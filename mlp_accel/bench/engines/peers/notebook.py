@@ -33,12 +33,11 @@ class NotebookPeer(Peer):
         self.y = np.eye(self.layer_sizes[-1])[y]
 
     def start(self, params: HostParams) -> None:
-        self.rng = np.random.default_rng(self.seed)
         self.w1, self.w2 = (to_notebook(weights, bias).astype(np.float64) for weights, bias in params)
 
     def epoch(self) -> tuple[float, float | None]:
         n = len(self.x)
-        order = self.rng.permutation(n)
+        order = self.next_order()
         loss = hits = 0.0
         for start in range(0, n, self.batch_size):
             batch = order[start : start + self.batch_size]

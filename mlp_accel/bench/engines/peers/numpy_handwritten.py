@@ -24,7 +24,6 @@ class NumpyHandwrittenPeer(Peer):
         self.x, self.y = x, y
 
     def start(self, params: HostParams) -> None:
-        self.rng = np.random.default_rng(self.seed)
         self.layers = [(weights.copy(), bias.copy()) for weights, bias in params]
         size = min(self.batch_size, len(self.x))
         self.outputs = [np.empty((size, n), self.dtype) for n in self.layer_sizes]
@@ -34,7 +33,7 @@ class NumpyHandwrittenPeer(Peer):
 
     def epoch(self) -> tuple[float, float | None]:
         n = len(self.x)
-        order = self.rng.permutation(n)
+        order = self.next_order()
         loss = hits = 0.0
         for start in range(0, n, self.batch_size):
             batch_loss, batch_hits = self._step(order[start : start + self.batch_size])

@@ -26,7 +26,6 @@ class PyTorchPeer(Peer):
 
     def start(self, params: HostParams) -> None:
         torch = self.package
-        torch.manual_seed(self.seed)
         activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}[self.activation]
         layers: list[Any] = []
         for weights, bias in params:
@@ -42,7 +41,7 @@ class PyTorchPeer(Peer):
         torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for batch in torch.randperm(n).split(self.batch_size):
+        for batch in torch.from_numpy(self.next_order()).split(self.batch_size):
             x, y = self.x[batch], self.y[batch]
             logits = self.model(x)
             loss = torch.nn.functional.cross_entropy(logits, y)

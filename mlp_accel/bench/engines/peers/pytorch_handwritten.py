@@ -11,23 +11,25 @@ Tensor = Any
 
 
 class PyTorchHandwrittenPeer(PyTorchPeer):
-    """The training step written out on tensors, in `torch.inference_mode`."""
+    """The training step written out on tensors and buffers, in `torch.inference_mode`."""
 
     form = "hand-written step, eager"
     gradients = ("exact", "notebook")
 
     def start(self, params: HostParams) -> None:
         torch = self.package
-        torch.manual_seed(self.seed)
         self.layers = [(torch.from_numpy(weights.copy()), torch.from_numpy(bias.copy())) for weights, bias in params]
+        self.samples = torch.arange(self.batch_size)
+        self.outputs = [torch.empty((self.batch_size, n), dtype=self.x.dtype) for n in self.layer_sizes]
 
     def epoch(self) -> tuple[float, float | None]:
         torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros((), dtype=self.x.dtype), torch.zeros((), dtype=torch.int64)
         with torch.inference_mode():
-            for batch in torch.randperm(n).split(self.batch_size):
-                loss, correct = self._step(self.x[batch], self.y[batch])
+            for batch in torch.from_numpy(self.next_order()).split(self.batch_size):
+                x = torch.index_select(self.x, 0, batch, out=self.outputs[0][: len(batch)])
+                loss, correct = self._step(x, self.y[batch])
                 loss_sum += loss
                 hits += correct
         return float(loss_sum) / n, float(hits) / n
@@ -35,18 +37,21 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         torch, layers = self.package, self.layers
         outputs = [x]
-        for weights, bias in layers[:-1]:
-            outputs.append(getattr(torch.addmm(bias, outputs[-1], weights), f"{self.activation}_")())
-        logits = torch.addmm(layers[-1][1], outputs[-1], layers[-1][0])
+        for (weights, bias), buffer in zip(layers, self.outputs[1:], strict=True):
+            torch.addmm(bias, outputs[-1], weights, out=buffer[: len(x)])
+            outputs.append(buffer[: len(x)])
+            if len(outputs) <= len(layers):
+                getattr(outputs[-1], f"{self.activation}_")()
+        logits = outputs.pop()
         log_probabilities = torch.log_softmax(logits, 1)
         loss, hits = torch.nn.functional.nll_loss(log_probabilities, y, reduction="sum"), (logits.argmax(1) == y).sum()
         delta = log_probabilities.exp_()
         if self.gradient == "notebook":
             slope = delta * (1 - delta)
-            delta[torch.arange(len(y)), y] -= 1
+            delta[self.samples[: len(y)], y] -= 1
             delta *= slope
         else:
-            delta[torch.arange(len(y)), y] -= 1
+            delta[self.samples[: len(y)], y] -= 1
             delta /= len(y)
         for layer in reversed(range(len(layers))):
             weights, bias = layers[layer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ class ScikitLearnPeer(Peer):
         if self.layer_sizes[-1] == 2:
             raise PeerUnavailableError("for two classes it trains another network: one output with a logistic loss")
 
+    def limit_threads(self) -> None:
+        super().limit_threads()
+        self.sklearn = importlib.import_module("sklearn")
+
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
         self.x, self.y = x, y
 
@@ -43,7 +48,8 @@ class ScikitLearnPeer(Peer):
         self.model.intercepts_ = [bias.copy() for _, bias in params]
 
     def epoch(self) -> tuple[float, float | None]:
-        self.model.partial_fit(self.x, self.y)
+        with self.sklearn.config_context(assume_finite=True):  # else it looks at every number of every sample in every epoch
+            self.model.partial_fit(self.x, self.y)
         return float(self.model.loss_), None
 
     def params(self) -> HostParams:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlp_accel.backends.numba.compiler import CACHE_LINE, inlined
 from mlp_accel.backends.numba.emit.addresses import array_at, call
 from mlp_accel.backends.numba.emit.product import Matrix, product
@@ -18,6 +20,9 @@ from mlp_accel.backends.numba.paths.shared.memory import (
     Scratch,
     row_of,
 )
+
+ONE: Any = np.int64(1)
+"""As a number with a type: for a constant Numba would compile `product` once more."""
 
 
 @inlined
@@ -122,6 +127,6 @@ def update_biases(
             at = bias + first
             sums, before = Matrix(to, at, 0, 1), Matrix(base, at if at_once else 0, 0, 1)
             rows = Matrix(deltas, target + first, stride, 1)
-            product(1, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
+            product(ONE, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
             if not at_once:
                 update(rules, inputs, network, batch, biases, at, bias + stop)
