@@ -1,9 +1,15 @@
-"""The Numba backend and the NumPy backend against the peers, network by network.
+"""Numba's paths and NumPy's loop against the peers, by kind of data, network and minibatch.
 
-    python benchmarks/cpu_study.py    # about 20 minutes; --only 784-32-10 measures the cells of that name anew
+    python benchmarks/cpu_study.py    # about 25 minutes; --only "table 32" measures the cells of that name anew
 
 Each cell is a run of `mlp-accel bench` with the peers that can be fastest, all engines taking turns epoch by epoch. The results
-stand in ``benchmarks/results/cpu_study.json``, which is written after each cell.
+stand in ``benchmarks/results/cpu_study.json``, which is written after each cell. The kinds of data:
+
+- ``mnist``: the images as they are, uint8, of which one value in five is not zero;
+- ``mnist-float32``: the same divided by 255, as users of scikit-learn and Keras have them;
+- ``half``: uint8 images of which half is not zero, as in Fashion-MNIST: MNIST with noise in some of its black pixels;
+- ``table``: 100,000 samples of 54 floats, 7 classes;
+- ``wide``: 20,000 samples of 2,000 floats, 10 classes.
 """
 
 from __future__ import annotations
@@ -11,8 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,17 +29,68 @@ from mlp_accel.bench.comparison import ratio_interval
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.protocol import run_benchmark
 from mlp_accel.bench.results import Result
+from mlp_accel.datasets import load
 from mlp_accel.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "cpu_study.json"
+KINDS = ("mnist", "mnist-float32", "half", "table", "wide")
 PEERS = ("scikit-learn", "pytorch", "pytorch-handwritten", "jax", "numpy-handwritten")
 WIDE = 512
 """From this width on scikit-learn and autograd are left out: they are never the fastest, and slow."""
 
-GRID = [((hidden,), "tanh", batch_size, default_threads()) for hidden in (32, 128, 512, 2048) for batch_size in (32, 128, 1024)]
-CELLS = [((32,), "tanh", 128, 1), *GRID, ((256, 128), "relu", 128, default_threads())]
 
-Cell = tuple[tuple[int, ...], str, int, int]
+class Cell(NamedTuple):
+    """A training that is measured."""
+
+    kind: str
+    hidden: tuple[int, ...]
+    batch_size: int
+    threads: int = default_threads()
+    activation: str = "tanh"
+    path: str | None = None
+    """The path of all backends; None for the loop and the fastest."""
+
+    def __str__(self) -> str:
+        name = f"{self.kind} {'-'.join(map(str, self.hidden))} {self.activation}/{self.batch_size}/{self.threads}"
+        return f"{name} {self.path}" if self.path else name
+
+
+GRID = [Cell(kind, (hidden,), batch) for kind in KINDS for hidden in (32, 128, 512) for batch in (32, 128, 1024)]
+CELLS = [
+    *(Cell(kind, (32,), 128, 1) for kind in KINDS),
+    *GRID,
+    Cell("mnist", (256, 128), 128, activation="relu"),
+    Cell("table", (64, 64), 128, activation="relu"),
+    Cell("mnist-float32", (128,), 128, path="dense"),
+    Cell("mnist-float32", (256,), 1024, path="dense"),
+]
+
+
+def data_of(kind: str, folder: Path) -> str:
+    """The data in the form that `datasets.load` takes."""
+    if kind == "mnist":
+        return kind
+    file = folder / f"{kind}.npz"
+    if not file.exists():
+        arrays: dict[str, Any] = arrays_of(kind)
+        np.savez(file, **arrays)
+    return str(file)
+
+
+def arrays_of(kind: str) -> dict[str, Any]:
+    """Training and test samples, and labels."""
+    rng, mnist = np.random.default_rng(0), load("mnist")
+    if kind in ("table", "wide"):
+        n, n_in, n_classes = (100_000, 54, 7) if kind == "table" else (20_000, 2000, 10)
+        x, weights = rng.normal(size=(n + 1000, n_in)).astype(np.float32), rng.normal(size=(n_in, n_classes))
+        y = (x @ weights + 5 * rng.normal(size=(n + 1000, n_classes))).argmax(axis=1)
+        return {"x_train": x[:n], "y_train": y[:n], "x_test": x[n:], "y_test": y[n:]}
+    labels = {"y_train": mnist.y_train, "y_test": mnist.y_test}
+    images = {"x_train": mnist.x_train, "x_test": mnist.x_test}
+    if kind == "mnist-float32":
+        return {name: (x / np.float32(255)).astype(np.float32) for name, x in images.items()} | labels
+    noise = {name: rng.integers(1, 60, x.shape, dtype=np.uint8) * (rng.random(x.shape) < 0.38) for name, x in images.items()}
+    return {name: np.maximum(x, noise[name].astype(np.uint8)) for name, x in images.items()} | labels
 
 
 def say(line: str) -> None:
@@ -40,26 +99,23 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def name_of(cell: Cell) -> str:
-    """As in the result file."""
-    hidden, activation, batch_size, threads = cell
-    sizes = "-".join(str(size) for size in (784, *hidden, 10))
-    return f"{sizes} {activation}/{batch_size}/{threads}"
-
-
-def measure_cell(cell: Cell) -> Result:
+def measure_cell(cell: Cell, folder: Path) -> Result:
     """All engines on one network; the learning rate is small enough for all of them."""
-    hidden, activation, batch_size, threads = cell
-    peers = PEERS if max(hidden) < WIDE else PEERS[2:]
+    peers = PEERS if max(cell.hidden) < WIDE else PEERS[2:]
+    data = data_of(cell.kind, folder)
+    loaded = load(data)
     config = Config(
-        activation=activation,
-        batch_size=batch_size,
-        layer_sizes=(784, *hidden, 10),
-        learning_rate=0.1,
-        threads=threads,
-        epochs=15 if max(hidden) < WIDE else 9,
+        activation=cell.activation,
+        batch_size=cell.batch_size,
+        layer_sizes=(loaded.x_train.shape[1], *cell.hidden, int(loaded.y_train.max()) + 1),
+        learning_rate=0.05,
+        threads=cell.threads,
+        path=cell.path,
+        data=data,
+        n_train=len(loaded.y_train),
+        epochs=15 if max(cell.hidden) < WIDE else 9,
     )
-    return run_benchmark(["numba", "numpy", *peers], config, say)
+    return run_benchmark(["numba", *([] if cell.path else ["numpy"]), *peers], config, say)
 
 
 def ratios(result: Result) -> dict[str, Any]:
@@ -67,10 +123,10 @@ def ratios(result: Result) -> dict[str, Any]:
     times = [(run, run.epoch_seconds) for run in result.results if run.epoch_seconds]
     samples = {run.label: seconds.samples for run, seconds in times}
     _, fastest = min((seconds.median, run.name) for run, seconds in times if run.kind == "peer")
-    _, numba = min((seconds.median, run.label) for run, seconds in times if run.name == "numba")
+    _, numba, path = min((seconds.median, run.label, run.path) for run, seconds in times if run.name == "numba")
     pairs = {"numba_against_fastest_peer": (fastest, numba), "numba_against_numpy": ("numpy loop", numba)}
     pairs["numpy_against_numpy_by_hand"] = ("numpy-handwritten", "numpy loop")
-    found: dict[str, Any] = {"fastest_peer": fastest}
+    found: dict[str, Any] = {"fastest_peer": fastest, "path": path}
     for name, (slow, quick) in pairs.items():
         if slow in samples and quick in samples:
             ratio = float(np.median(samples[slow]) / np.median(samples[quick]))
@@ -78,18 +134,22 @@ def ratios(result: Result) -> dict[str, Any]:
     return found
 
 
-def measure_cells(only: str | None) -> None:
-    """Measure every cell, or those whose name contains `only`."""
-    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"schema": 1, "cells": {}}
-    for cell in CELLS:
-        if only is None or only in name_of(cell):
-            say(name_of(cell))
-            result = measure_cell(cell)
-            results["cells"][name_of(cell)] = {**ratios(result), **result.to_dict()}
+def measure_cells(cells: Sequence[Cell]) -> None:
+    """Measure these cells, and keep the others in the file as they are."""
+    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if results.get("schema") != 2:
+        results = {"schema": 2, "cells": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for cell in cells:
+            say(str(cell))
+            result = measure_cell(cell, Path(folder))
+            results["cells"][str(cell)] = {**ratios(result), **result.to_dict()}
+            say(f"{cell}: {results['cells'][str(cell)]['numba_against_fastest_peer']}")
             write_json(str(RESULT), results)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TEXT", help="only the cells whose name contains it")
-    measure_cells(parser.parse_args().only)
+    only = parser.parse_args().only
+    measure_cells([cell for cell in CELLS if only is None or only in str(cell)])
