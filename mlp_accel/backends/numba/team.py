@@ -47,7 +47,7 @@ TURNS = 16
 PATIENCE_NS = 2_000
 """How long a thread waits before it takes over jobs that nobody has claimed."""
 
-MISSED_NS = 10_000
+MISSED_NS = 50_000
 """How long a thread waits before it sleeps, in addition to as long as it has worked in this phase itself."""
 
 SHORTEST_SLEEP, LONGEST_SLEEP = 50, 400

@@ -224,7 +224,7 @@ def packed(sizes: list[int], dtype: str, n_slots: int) -> State:
 
 
 def test_memory_begins_at_a_cache_line() -> None:
-    network = packing.pack_network(packed([60, 20, 10], "float32", 2), 8, 4, 2)
+    network = packing.pack_network(packed([60, 20, 10], "float32", 2), 8, memory.UNITS, 1, 2)
     for array in (network.first, network.weights, network.bias, packing.allocate_scratch(network, 8, 1, True).deltas):
         assert array.ctypes.data % 64 == 0
     assert network.stride % 64 == 0
@@ -237,7 +237,7 @@ def test_memory_begins_at_a_cache_line() -> None:
 def test_packing_and_unpacking_changes_nothing(dtype: str, n_slots: int, n_threads: int) -> None:
     for sizes in ([5, 3], [7, 33, 4], [9, 65, 17, 11], [64, 200, 10]):
         state = packed(sizes, dtype, n_slots)
-        again = packing.unpack_network(packing.pack_network(state, 8, 4, n_threads))
+        again = packing.unpack_network(packing.pack_network(state, 8, memory.UNITS, 1, n_threads))
         before, after = ([*of.params, *(pair for slots in of.slots for pair in slots)] for of in (state, again))
         for (w, b), (v, c) in zip(before, after, strict=True):
             np.testing.assert_array_equal(w, v)

@@ -108,11 +108,14 @@ class Emitter:
         """The lanes with these numbers of two vectors, those of `y` counted on from those of `x`."""
         return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(INT32, len(numbers)), numbers))
 
-    def prefetch(self, pointer: Any) -> None:
-        """Begin to load the cache line that `pointer` points into, without waiting for it."""
+    def prefetch(self, pointer: Any, locality: int = 3) -> None:
+        """Begin to load the cache line that `pointer` points into, without waiting for it.
+
+        With a `locality` of 3 it comes into the nearest cache, with 2 into the one behind that.
+        """
         place = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
-        read, keep, data = (ir.Constant(INT32, number) for number in (0, 3, 1))
+        read, keep, data = (ir.Constant(INT32, number) for number in (0, locality, 1))
         self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0"), [place, read, keep, data])
 
     def _address(self, pointer: Any, index: Any) -> Any:

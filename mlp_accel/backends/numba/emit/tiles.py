@@ -295,7 +295,7 @@ def gradient_tile(
 
         with cgutils.for_range_slice(builder, e.at(0), count, e.at(1), INDEX) as (i, _):
             pointer = inputs_of(builder.add(first, i))
-            e.prefetch(inputs_of(builder.add(ahead, i)))
+            e.prefetch(inputs_of(builder.add(ahead, i)), locality=2)
             start = builder.add(b_at, builder.mul(i, b_stride))
             row = [e.load(right, builder.add(start, shift)) for shift in shifts]
             for k, register in enumerate(sums):

@@ -12,13 +12,13 @@ from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.numba.paths.dense import first_layer
 from mlp_accel.backends.numba.paths.dense.rows import Rows
-from mlp_accel.backends.numba.paths.shared.memory import aligned_empty
-from mlp_accel.backends.numba.paths.shared.packing import MANY_INPUTS
-from mlp_accel.backends.numba.paths.shared.run import CompiledRun, Functions, Samples
+from mlp_accel.backends.numba.paths.shared.memory import INPUTS, aligned_empty
+from mlp_accel.backends.numba.paths.shared.packing import division_of
+from mlp_accel.backends.numba.paths.shared.run import CompiledRun, Functions, Samples, threads_for
 from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
 
 SEGMENTS = 4
-"""Segments that many inputs are divided into."""
+"""Segments of the inputs, if the threads divide those among them."""
 
 
 class DensePath(EpochPath):
@@ -33,7 +33,7 @@ class DensePath(EpochPath):
         return None
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
-        samples = PixelRows(x, task.dtype) if task.data == "uint8" else FloatRows(x)
+        samples = PixelRows(x, task) if task.data == "uint8" else FloatRows(x, task)
         return CompiledRun(self.backend, task, states, samples, y)
 
 
@@ -42,11 +42,12 @@ class FloatRows(Samples):
 
     functions: Functions = None, first_layer.first_layer, first_layer.update_first_layer
 
-    def __init__(self, x: npt.NDArray[Any]) -> None:
-        self.x = x
+    def __init__(self, x: npt.NDArray[Any], task: Task) -> None:
+        self.x, n_in = x, x.shape[1]
+        self.division = division_of(task.layer_sizes, task.dtype, sparse=False)
         self.numbers = (x.ctypes.data + np.arange(x.shape[0], dtype=np.int64) * x.strides[0])[:, None]
-        n_in = x.shape[1]
-        n_segments, n_tiles = SEGMENTS if n_in >= MANY_INPUTS else 1, -(-n_in // first_layer.TILE_INPUTS)
+        n_tiles = -(-n_in // first_layer.TILE_INPUTS)
+        n_segments = min(n_tiles, SEGMENTS if self.division == INPUTS else threads_for(task))
         tiles = np.linspace(0, n_tiles, n_segments + 1).astype(np.int64)
         self.segments = np.minimum(tiles * first_layer.TILE_INPUTS, n_in)
 
@@ -62,9 +63,9 @@ class PixelRows(FloatRows):
 
     functions: Functions = first_layer.prepare, first_layer.first_layer, first_layer.update_first_layer
 
-    def __init__(self, x: npt.NDArray[np.uint8], dtype: str) -> None:
-        super().__init__(x)
-        self.scale = np.array([1.0 / 255.0], dtype)
+    def __init__(self, x: npt.NDArray[np.uint8], task: Task) -> None:
+        super().__init__(x, task)
+        self.scale = np.array([1.0 / 255.0], task.dtype)
 
     def memory(self, batch_size: int) -> Any:
         return aligned_empty((2 * batch_size, self.x.shape[1]), self.scale.dtype)

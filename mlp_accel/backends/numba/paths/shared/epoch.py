@@ -1,13 +1,16 @@
 """A whole epoch in compiled code.
 
-The units of the first layer are divided into blocks (`memory` has a picture), and each thread has a block: its weights stay in the
-cache of the thread's core, and what its units put out goes into the second layer as a partial sum. So a step has two phases, at
-whose ends the threads wait for each other (see `team`): one for all that can be done within a block, from the deltas of the
-minibatch before to the partial sums of this one; and one for the layers above, in which the samples are divided among the threads.
-With more threads than blocks, several share a block and there are four phases.
+A step has two phases, at whose ends the threads wait for each other (see `team`). What they divide among them depends on the shape
+of the first layer:
 
-Where there are few units and many inputs, there is one block, and in the first phase the inputs are divided: each thread updates
-the weights of its segment of the inputs and then multiplies with them, which makes partial sums of the first layer.
+- its *units*: each thread has a block of them (`memory` has a picture), whose weights stay in the cache of its core. The first
+  phase is all that can be done within a block, from the deltas of the minibatch before to the partial sums of the second layer of
+  this one; the second is the layers above, in which the samples are divided. With more threads than blocks, several share a block,
+  and there are four phases.
+- its *inputs*, where there are few units and many inputs: in the first phase each thread updates the weights of its segment of the
+  inputs and then multiplies with them, which makes partial sums of the first layer; all else is the second phase.
+- the *samples*, where the first layer is small: in the first phase the weights are updated, each thread those of some inputs; all
+  else is the second phase.
 
 Every sum is made by one thread, in an order that does not depend on the number of threads, so the results are the same bits for any
 number. The functions of the first layer, which depend on the form of the samples, activations and update rules are called by their
@@ -27,7 +30,10 @@ from mlp_accel.backends.numba.compiler import c_function, inlined, numba
 from mlp_accel.backends.numba.emit.addresses import call
 from mlp_accel.backends.numba.paths.shared import backward, forward
 from mlp_accel.backends.numba.paths.shared.memory import (
+    INPUTS,
     OUT_STRIDE,
+    SAMPLES,
+    UNITS,
     EpochInput,
     Network,
     Rules,
@@ -47,11 +53,13 @@ DELTAS, UPDATE, FORWARD, REST = range(N_PARTS := 4)
 def compute(table: int, phase: int, job: int, one: Any) -> int:
     """One job of one phase of an epoch; `table` is the address of what `table_of` made."""
     inputs, rules, network, scratch = unpack(table, one)
-    shares, by_inputs, n_segments = network.shares, network.by_inputs != 0, inputs.segments.shape[0] - 1
+    division, shares, n_segments = network.division, network.shares, inputs.segments.shape[0] - 1
     n_jobs = network.layers[0, OUT_STRIDE] // network.block * shares
     block, share = job // shares, job % shares
     has_second = network.layers.shape[0] > 1
-    if by_inputs or shares == 1:  # a thread goes through three parts without waiting for others
+    if division == SAMPLES:
+        step, begin, end = phase // 2, phase % 2 * FORWARD, FORWARD + phase % 2 * FORWARD
+    elif division == INPUTS or shares == 1:
         step, begin, end = phase // 2, phase % 2 * REST, REST + phase % 2
     else:
         step, begin = phase // N_PARTS, phase % N_PARTS
@@ -61,12 +69,12 @@ def compute(table: int, phase: int, job: int, one: Any) -> int:
         start, size = minibatch_of(inputs, scratch, batch)
         if batch < 0 or size <= 0:
             continue
-        first, stop = samples_of(size, 0, 1) if by_inputs else samples_of(size, share, shares)
-        low, high = (share, share + 1) if by_inputs else part_of(n_segments, share, shares)
+        first, stop = samples_of(size, share, shares)
+        low, high = part_of(n_segments, share, shares)
         if part == DELTAS:
             if job == 0:
                 forward.sum_losses(scratch, batch, size)
-            if has_second and not by_inputs:
+            if has_second and division == UNITS:
                 backward.first_deltas(rules, network, scratch, block, first, stop)
         elif part == UPDATE:
             for segment in range(low, high):
@@ -74,13 +82,16 @@ def compute(table: int, phase: int, job: int, one: Any) -> int:
             backward.update_weights_above(inputs, rules, network, scratch, batch, size, block, share)
             backward.update_biases(inputs, rules, network, scratch, batch, size, block, share)
         elif part == FORWARD:
-            for segment in range(low if by_inputs else 0, high if by_inputs else n_segments):
-                call(rules.first_layer, (table, batch, block, segment, first, stop, one))
-            if has_second and not by_inputs:
-                forward.partial_sums(rules, network, scratch, block, first, stop)
+            if division == INPUTS:
+                call(rules.first_layer, (table, batch, block, share, 0, size, one))
+            else:
+                for segment in range(n_segments):
+                    call(rules.first_layer, (table, batch, block, segment, first, stop, one))
+                if has_second:
+                    forward.partial_sums(rules, network, scratch, block, first, stop)
         else:
             first, stop = samples_of(size, job, n_jobs)
-            if by_inputs:
+            if division == INPUTS:
                 forward.add_segment_sums(network, scratch, n_segments, first, stop)
                 if has_second:
                     forward.partial_sums(rules, network, scratch, 0, first, stop)
@@ -89,7 +100,7 @@ def compute(table: int, phase: int, job: int, one: Any) -> int:
             forward.forward_above(rules, network, scratch, first, stop)
             forward.output_deltas(inputs, rules, network, scratch, start, first, stop, size)
             backward.deltas_above(rules, network, scratch, first, stop)
-            if has_second and by_inputs:
+            if has_second and division != UNITS:
                 backward.first_deltas(rules, network, scratch, 0, first, stop)
             if rules.prepare != 0 and start + size < inputs.labels.shape[0]:
                 call(rules.prepare, (table, batch + 1, job, n_jobs, one))
@@ -130,7 +141,7 @@ def train_epoch(inputs: EpochInput, rules: Rules, network: Network, scratch: Scr
     table = table_of(inputs, rules, network, scratch)
     batch_size, dtype = len(scratch.largest), network.first.dtype
     n_batches = -(-len(inputs.labels) // batch_size)
-    n_phases = (n_batches + 1) * (2 if network.by_inputs or network.shares == 1 else N_PARTS)
+    n_phases = (n_batches + 1) * (2 if network.division != UNITS or network.shares == 1 else N_PARTS)
     if rules.prepare:
         real = ctypes.c_float if dtype == np.float32 else ctypes.c_double
         prepare = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4, real)(rules.prepare)

@@ -14,8 +14,7 @@ The columns of the first layer's weights, one for each of its units, are divided
 - A *block* is whole panels and whole parts. The thread that has it keeps its weights in the cache of its core.
 - A *share* is needed where there are more threads than blocks: several threads then divide the samples (forward) or the inputs
   (update) of a block among them.
-- A *segment* is a range of the inputs. Their number does not depend on the number of threads. If a network is divided `by_inputs`,
-  a share is a segment.
+- A *segment* is a range of the inputs. If the threads divide inputs, a share is a segment.
 - A *job* is one share of one block: what a thread does between two barriers.
 - A *stride* is the length of a row with its padding, zeros up to whole vectors.
 """
@@ -39,6 +38,9 @@ PANEL_VECTORS = 2 if VECTOR_BYTES == 64 else 4
 
 HALF_PANEL = PANEL_VECTORS // 2
 """Vectors in a row of the other kind of panel, for layers that whole panels do not fit."""
+
+UNITS, INPUTS, SAMPLES = range(3)
+"""What the threads may divide among them: see `mlp_accel.backends.numba.paths.shared.epoch`."""
 
 GROUP = 16
 """Samples that stay together when the samples are divided: as many as a vector holds, or a multiple of that."""
@@ -106,8 +108,8 @@ class Network(NamedTuple):
     """Units of a part."""
     shares: Integer
     """Shares of a block."""
-    by_inputs: Integer
-    """Whether the threads divide the inputs of the first layer among them, and not its units."""
+    division: Integer
+    """What the threads divide among them: `UNITS`, `INPUTS` or `SAMPLES`."""
     weights: Reals
     """The weights of the other layers, (n_in, stride) each, one behind the other."""
     transposed: Reals
@@ -245,7 +247,7 @@ def segment_out(network: Network, scratch: Scratch, block: int, segment: int, un
     That is the sums of the segments before, unless all are added up later.
     """
     length, width = scratch.largest.shape[0], network.block
-    if network.by_inputs != 0:
+    if network.division == INPUTS:
         out = Matrix(scratch.segment_sums, segment * length * width + unit, width)
         base = Matrix(scratch.zeros, 0, 0)
     else:

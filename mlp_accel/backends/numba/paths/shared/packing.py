@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from mlp_accel.backends.arrays import Params, Slots
 from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES
 from mlp_accel.backends.numba.paths.shared.memory import (
     BIAS,
+    INPUTS,
     MAX_PARTS,
     N_OUT,
     OUT_STRIDE,
     PANEL_VECTORS,
+    SAMPLES,
     TRANSPOSED,
+    UNITS,
     WEIGHTS,
     Network,
     Scratch,
@@ -30,16 +33,21 @@ MANY_INPUTS = 500
 """A first layer of one panel is divided by its inputs if there are so many: with fewer, more would be exchanged than computed."""
 
 
+def division_of(layer_sizes: Sequence[int], dtype: str, sparse: bool) -> int:
+    """What the threads divide among them. It does not depend on their number, on which therefore no sum depends."""
+    narrow = layer_sizes[1] <= PANEL_VECTORS * VECTOR_BYTES // np.dtype(dtype).itemsize
+    if narrow and layer_sizes[0] >= MANY_INPUTS:
+        return INPUTS
+    return SAMPLES if narrow and not sparse else UNITS
+
+
 def n_blocks(network: Network) -> int:
     """Number of blocks of the first layer."""
     return int(network.layers[0, OUT_STRIDE] // network.block)
 
 
-def pack_network(state: State, batch_size: int, n_segments: int, n_threads: int) -> Network:
-    """Parameters and slots in new memory, the first layer divided among the threads by its inputs or by its units.
-
-    Which of both does not depend on the number of threads, on which therefore no sum depends.
-    """
+def pack_network(state: State, batch_size: int, division: int, n_segments: int, n_threads: int) -> Network:
+    """Parameters and slots in new memory, in the layout that the division among the threads needs."""
     params = state.params
     dtype = params[0][0].dtype
     lanes = VECTOR_BYTES // dtype.itemsize
@@ -47,8 +55,8 @@ def pack_network(state: State, batch_size: int, n_segments: int, n_threads: int)
     vectors = -(-sizes[1] // lanes)
     vectors = vectors if vectors <= 2 else _round_up(vectors, MAX_PARTS)
     n_parts = min(vectors, MAX_PARTS) if len(params) > 1 else 1
-    by_inputs = vectors <= PANEL_VECTORS and sizes[0] >= MANY_INPUTS
-    n_blocks = 1 if by_inputs else min(n_parts, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
+    most_blocks = n_parts if division == UNITS else 1
+    n_blocks = min(most_blocks, 1 << (n_threads.bit_length() - 1))  # a power of two, as is the number of parts
     block = vectors // n_blocks
     strides = [0, vectors * lanes, *(_round_up(size, lanes) for size in sizes[2:])]
     layers = _layer_table(sizes, strides, batch_size)
@@ -68,8 +76,8 @@ def pack_network(state: State, batch_size: int, n_segments: int, n_threads: int)
         panel=lanes * math.gcd(block, PANEL_VECTORS),
         block=block * lanes,
         part=vectors // n_parts * lanes,
-        shares=n_segments if by_inputs else -(-n_threads // n_blocks),
-        by_inputs=int(by_inputs),
+        shares=n_segments if division == INPUTS else -(-n_threads // n_blocks),
+        division=division,
         weights=weights,
         transposed=aligned_zeros(int(ends[TRANSPOSED]) + (sizes[-1] * strides[-2] if above else 0), dtype),
         bias=bias,
@@ -99,7 +107,7 @@ def allocate_scratch(network: Network, batch_size: int, n_batches: int, keep_sum
     dtype, strides = network.first.dtype, network.layers[:, OUT_STRIDE]
     n_values = batch_size * int(strides.sum())
     n_partial = int(strides[0] // network.part * batch_size * strides[1]) if len(strides) > 1 else 0
-    n_segment_sums = network.shares * batch_size * int(strides[0]) if network.by_inputs else 0
+    n_segment_sums = network.shares * batch_size * int(strides[0]) if network.division == INPUTS else 0
     sums = aligned_empty(n_values, dtype)
     return Scratch(
         segment_sums=aligned_empty(n_segment_sums, dtype),

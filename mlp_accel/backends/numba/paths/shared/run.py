@@ -29,6 +29,8 @@ class Samples(ABC):
     ----------
     functions : tuple of functions
         ``prepare``, ``first_layer`` and ``update_first_layer`` of `Rules`; the first is None if there is nothing to prepare.
+    division : int
+        What the threads divide among them: `UNITS`, `INPUTS` or `SAMPLES`.
     numbers : array (n, k)
         int64, for each sample what the kernels know it by.
     segments : array (n_segments + 1,)
@@ -36,6 +38,7 @@ class Samples(ABC):
     """
 
     functions: Functions
+    division: int
     numbers: npt.NDArray[np.int64]
     segments: npt.NDArray[np.int64]
 
@@ -53,7 +56,7 @@ class _Trainee:
 
     def __init__(self, task: Task, state: State, samples: Samples, n_threads: int) -> None:
         n, k = samples.numbers.shape
-        self.network: Network = packing.pack_network(state, task.batch_size, len(samples.segments) - 1, n_threads)
+        self.network: Network = packing.pack_network(state, task.batch_size, samples.division, len(samples.segments) - 1, n_threads)
         self.scratch: Scratch = packing.allocate_scratch(
             self.network, task.batch_size, -(-n // task.batch_size), task.activation.of_input
         )
@@ -80,7 +83,7 @@ class CompiledRun(PathRun):
         notebook = int(task.gradient == "notebook")
         numbers = rule.n_scalars, rate_index, notebook
         self.rules = Rules(prepare, first_layer, update, *addresses, rule_address(rule, task.dtype), *numbers)
-        threads = 1 if len(states) > 1 else usable_threads()
+        threads = threads_for(task)
         self.trainees = [_Trainee(task, _as_type(state, self.dtype), samples, threads) for state in states]
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
@@ -103,6 +106,11 @@ class CompiledRun(PathRun):
 
     def keep(self, networks: Sequence[int]) -> None:
         self.trainees = [self.trainees[i] for i in networks]
+
+
+def threads_for(task: Task) -> int:
+    """Threads that train a network: one where several networks are trained."""
+    return 1 if task.networks > 1 else usable_threads()
 
 
 def _as_type(state: State, dtype: np.dtype[Any]) -> State:

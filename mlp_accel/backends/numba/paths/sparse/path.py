@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.numba.emit.simd import NUMBER_BITS
-from mlp_accel.backends.numba.paths.shared.packing import MANY_INPUTS
+from mlp_accel.backends.numba.paths.shared.packing import MANY_INPUTS, division_of
 from mlp_accel.backends.numba.paths.shared.run import CompiledRun, Samples
 from mlp_accel.backends.numba.paths.sparse import first_layer, lists
 from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
@@ -39,7 +39,7 @@ class SparsePath(EpochPath):
         return None
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
-        return CompiledRun(self.backend, task, states, SparseSamples(x, task.dtype), y)
+        return CompiledRun(self.backend, task, states, SparseSamples(x, task), y)
 
 
 class SparseSamples(Samples):
@@ -47,8 +47,9 @@ class SparseSamples(Samples):
 
     functions = None, first_layer.first_layer, first_layer.update_first_layer
 
-    def __init__(self, x: npt.NDArray[Any], dtype: str) -> None:
-        self.lists = lists.list_samples(x, dtype, lists.SEGMENTS if x.shape[1] >= MANY_INPUTS else 1)
+    def __init__(self, x: npt.NDArray[Any], task: Task) -> None:
+        self.division = division_of(task.layer_sizes, task.dtype, sparse=True)
+        self.lists = lists.list_samples(x, task.dtype, lists.SEGMENTS if x.shape[1] >= MANY_INPUTS else 1)
         self.numbers, self.segments = self.lists.bounds, self.lists.segments
 
     def memory(self, batch_size: int) -> Any:
