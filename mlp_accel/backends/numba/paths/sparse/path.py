@@ -19,7 +19,7 @@ from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
 MAX_PIXELS = 1 << NUMBER_BITS
 """The number of a pixel must fit into an entry of a list."""
 
-DENSITY = 0.5
+DENSITY = 0.35
 """The share of pixels that are not zero up to which skipping the others is faster than the dense path."""
 
 
