@@ -50,6 +50,10 @@ FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
 """Width of the vectors that the kernels use; 16 bytes is that of SSE2 and of ARM's NEON."""
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+"""How long OpenMP's threads spin at the end of a parallel region before they sleep, in turns of a loop: some microseconds. By
+default they spin for milliseconds, and beside another process that computes an epoch of the loop then takes minutes."""
+
 CACHE_LINE = 64
 """Bytes of a cache line, which cores fetch and give up as a whole."""
 
