@@ -117,6 +117,11 @@ class PathRun(ABC):
     def states(self) -> list[State]:
         """Parameters and slots of each network as NumPy arrays, in memory that later epochs leave alone."""
 
+    @property
+    def rests(self) -> int:
+        """How often a thread has rested so far because other processes kept the cores busy."""
+        return 0
+
     @abstractmethod
     def keep(self, networks: Sequence[int]) -> None:
         """Train only these networks from now on, given by their indices in ascending order; drop the others."""

@@ -115,6 +115,8 @@ def _epoch_line(epoch: int, epochs: int, measured: Sequence[Measurement]) -> str
 def _finish(measurement: Measurement) -> None:
     assert measurement.engine is not None
     measurement.test = measurement.engine.call("evaluate")
+    if "rests" in measurement.test:
+        measurement.details["rests"] = int(measurement.test["rests"])
 
 
 def _first_steps(measurement: Measurement, folder: Path) -> None:

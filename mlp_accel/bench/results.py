@@ -99,6 +99,8 @@ class Run(EngineRecord):
         Of the steady epochs.
     cores_used : float or None
         CPU seconds per second, the median of the steady epochs.
+    rests : int or None
+        How often its threads rested because the machine was crowded, over all epochs.
     loss, accuracy : tuple
         On the training samples, for each epoch from the first one on. None where it is not finite or not known.
     train_accuracy : float or None
@@ -110,7 +112,7 @@ class Run(EngineRecord):
     """
 
     WORKER: ClassVar[frozenset[str]] = frozenset({"device", "form", "versions", "thread_pools", "llvm_target", "compiled_code"})
-    OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"samples_per_second"}
+    OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"rests", "samples_per_second"}
     PARTS: ClassVar[Mapping[str, type[Record]]] = {"epoch_seconds": Summary}
 
     passed_over: tuple[tuple[str, str], ...] = ()
@@ -122,6 +124,7 @@ class Run(EngineRecord):
     transfer_seconds: float | None = None
     epoch_seconds: Summary | None = None
     cores_used: float | None = None
+    rests: int | None = None
     loss: tuple[float | None, ...] = ()
     accuracy: tuple[float | None, ...] = ()
     train_accuracy: float | None = None

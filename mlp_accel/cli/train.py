@@ -133,6 +133,8 @@ def train(options: TrainOptions) -> None:
     if trained and console.is_terminal and not reference:
         console.print(epoch_line(history, settings.epochs))
     pace = f", {min(history.seconds):.3f} s for the fastest epoch" if trained else ""
+    if history.rests > len(history):
+        console.print(f"the machine was crowded: threads rested {history.rests} times")
     console.print(f"Test - Loss: {test_loss:.4f} - Accuracy: {test_accuracy:.4f}{pace}")
 
     if options.save and not trained:

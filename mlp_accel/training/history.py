@@ -44,6 +44,8 @@ class History:
         Name of the path that trained.
     passed_over : list of (str, str)
         The paths that come before it, each with the reason why it was not taken.
+    rests : int
+        How often threads rested because other processes kept the cores busy: times of a crowded machine.
     status : {"done", "diverged", "interrupted"}
         How the training ended: a loss that is not finite is ``"diverged"``.
     reason : str, optional
@@ -57,6 +59,7 @@ class History:
     backend: str = ""
     path: str = ""
     passed_over: list[tuple[str, str]] = field(default_factory=list)
+    rests: int = 0
     status: str = DONE
     reason: str | None = None
 

@@ -277,6 +277,7 @@ def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> l
                 history.accuracy.append(result.accuracies[index])
                 history.seconds.append(result.seconds)
                 history.params = state.params
+                history.rests = trainer.rests
             whole |= {network: (epoch, state.params) for network, state in zip(training, states, strict=True)}
             votes = [callback(histories[0]) for callback in callbacks]  # also those behind one that returned true
             if any(votes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
 from mlp_accel.training.checks import Networks, check_labels, check_networks, one_for_each
+
+logger = logging.getLogger("mlp_accel")
 
 LOSS_AVERAGES = ("samples", "notebook")
 NOTEBOOK_LEARNING_RATE = 0.01
@@ -132,6 +135,8 @@ class Trainer:
         self.x = backend.asarray(x)
         self.y = backend.asarray(np.array(y, np.int64))  # a copy, since its owner could change the labels after they were checked
         backend.check_input(self.x, layer_sizes[0])
+        if isinstance(self.x, np.ndarray) and not np.may_share_memory(x, self.x):
+            logger.info("the samples, %s in C order: %s, are copied to plain %s", x.dtype, x.flags.c_contiguous, self.x.dtype)
         task = Task(
             tuple(layer_sizes),
             self.batch_size,
@@ -183,6 +188,11 @@ class Trainer:
         """Parameters and slots of each network as NumPy arrays."""
         states = {index: state for group in self._groups for index, state in zip(group.indices, group.run.states(), strict=True)}
         return [states[index] for index in sorted(states)]
+
+    @property
+    def rests(self) -> int:
+        """How often threads have rested so far because other processes kept the cores busy; they do where a path has its own."""
+        return sum(group.run.rests for group in self._groups)
 
     def taken_by(self, network: int) -> Taken:
         """The path of one of the networks, and why not those before it."""

@@ -109,7 +109,7 @@ class BackendWorker:
         data, config = self.data, self.config
         arguments = (self.backend, self.trainer.params(), data.x_test, data.y_test, config.activation)
         loss, accuracy = evaluate(*arguments, threads=config.threads)
-        return {"test_loss": loss, "test_accuracy": accuracy}
+        return {"test_loss": loss, "test_accuracy": accuracy, "rests": self.trainer.rests}
 
     def _trainer(self, x: Any, y: Any, factor: float = 1.0) -> Trainer:
         config = self.config

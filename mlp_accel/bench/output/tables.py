@@ -60,9 +60,11 @@ def sweep_path_lines(sweep: Sweep) -> list[str]:
 
 
 def path_lines(result: Result | Cell) -> list[str]:
-    """Which paths were passed over, and why: of backends that have no faster one, and of engines on another than the first."""
+    """Which paths were passed over, and why; and whose threads could not have the cores they were granted."""
     lines = [f"{found.name}: no faster path: {_reasons(found)}" for found in result.no_faster_path]
-    return lines + [f"{run.label}: not {_reasons(run)}" for run in result.results if run.passed_over]
+    lines += [f"{run.label}: not {_reasons(run)}" for run in result.results if run.passed_over]
+    crowded = (run for run in result.results if run.rests and run.epoch_seconds and run.rests > len(run.epoch_seconds.samples))
+    return lines + [f"{run.label}: the machine was crowded, its threads rested {run.rests} times" for run in crowded]
 
 
 def _reasons(found: PassedOver | Run) -> str:

@@ -104,6 +104,10 @@ class CompiledRun(PathRun):
     def states(self) -> list[State]:
         return [packing.unpack_network(trainee.network) for trainee in self.trainees]
 
+    @property
+    def rests(self) -> int:
+        return sum(trainee.team.waits.rests for trainee in self.trainees)
+
     def keep(self, networks: Sequence[int]) -> None:
         self.trainees = [self.trainees[i] for i in networks]
 
