@@ -86,18 +86,18 @@ def cpu_study() -> str:
         return "Not recorded yet."
     cells = _read("cpu_study.json")["cells"]
     lines = [
-        "| network / batch size / threads | numba, s | fastest peer, s | time of that peer / numba | time of numpy / numba "
+        "| data, network / batch size / threads | path | numba, s | fastest peer, s | time of that peer / numba | time of numpy / numba "
         "| time of numpy-handwritten / numpy |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, cell in cells.items():
         times = [(run, run.epoch_seconds.median) for run in result_of(cell).results if run.epoch_seconds]
         seconds = {run.label: median for run, median in times}
         numba = min(median for run, median in times if run.name == "numba")
-        pairs = (cell[key] for key in ("numba_against_fastest_peer", "numba_against_numpy", "numpy_against_numpy_by_hand"))
-        found = [f"{pair['ratio']:.2f} ({pair['interval'][0]:.2f}–{pair['interval'][1]:.2f})" for pair in pairs]
+        keys = ("numba_against_fastest_peer", "numba_against_numpy", "numpy_against_numpy_by_hand")
+        found = [_ratio(cell[key]) if key in cell else "–" for key in keys]
         fastest = cell["fastest_peer"]
-        lines.append(f"| {name} | {numba:.3f} | {fastest} {seconds[fastest]:.3f} | {' | '.join(found)} |")
+        lines.append(f"| {name} | {cell['path']} | {numba:.4f} | {fastest} {seconds[fastest]:.4f} | {' | '.join(found)} |")
     machine = next(iter(cells.values()))["environment"]
     lines += [
         "",
@@ -106,6 +106,10 @@ def cpu_study() -> str:
         "that is named last is the faster one.",
     ]
     return "\n".join(lines)
+
+
+def _ratio(found: dict[str, Any]) -> str:
+    return f"{found['ratio']:.2f} ({found['interval'][0]:.2f}–{found['interval'][1]:.2f})"
 
 
 def epoch_profile() -> str:
@@ -124,17 +128,47 @@ def epoch_profile() -> str:
     return "\n".join(lines)
 
 
-def fill(readme: str) -> str:
-    """The text of the README with every figure as the result files have it."""
-    figures = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile)
-    for write in figures:
+def kinds_of_data() -> str:
+    """How many times faster than the fastest peer, by kind of data, for one network."""
+    if not (RESULTS / "cpu_study.json").exists():
+        return "Not recorded yet."
+    cells = _read("cpu_study.json")["cells"]
+    kinds = {
+        "mnist": "MNIST, uint8",
+        "mnist-float32": "MNIST as floats",
+        "half": "images, half of the values not zero",
+        "table": "100,000 × 54 floats",
+        "wide": "20,000 × 2,000 floats",
+    }
+    lines = ["| data, batch 128 | 32 units | 128 units | 512 units |", "|---|---|---|---|"]
+    for kind, name in kinds.items():
+        found = [cells.get(f"{kind} {hidden} tanh/128/2") for hidden in (32, 128, 512)]
+        lines.append(f"| {name} | {' | '.join(_against_peer(cell) for cell in found)} |")
+    return "\n".join(
+        [*lines, "", "Time of that library / time of the path that is named. Made by `python benchmarks/cpu_study.py`."]
+    )
+
+
+def _against_peer(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell['numba_against_fastest_peer']['ratio']:.1f} ({cell['fastest_peer']} / {cell['path']})"
+
+
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+FIGURES = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile, kinds_of_data)
+
+
+def fill(text: str) -> str:
+    """A document with every figure as the result files have it."""
+    for write in FIGURES:
         name = write.__name__.replace("_", "-")
-        before, _, rest = readme.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"\n<!-- /{name} -->")
-        if not end:
-            raise ValueError(f"the README has no place for {name}")
-        readme = f"{before}<!-- {name} -->\n{write()}{end}{after}"
-    return readme
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if start and not end:
+            raise ValueError(f"the place for {name} has no end")
+        text = f"{before}{start}{write()}\n{end}{after}" if start else text
+    return text
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:
@@ -159,4 +193,5 @@ def _read(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    write_text(ROOT / "README.md", fill((ROOT / "README.md").read_text()))
+    for document in DOCUMENTS:
+        write_text(document, fill(document.read_text()))

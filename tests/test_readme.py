@@ -1,4 +1,4 @@
-"""The README says what the project does: its figures, its example, its variables."""
+"""README and docs say what the project does: its figures, its example, its variables."""
 
 from __future__ import annotations
 
@@ -32,8 +32,23 @@ def load_script() -> ModuleType:
     return module
 
 
-def test_every_figure_is_that_of_the_result_files() -> None:
-    assert load_script().fill(README) == README, "run: python benchmarks/readme.py"
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+def test_every_figure_is_that_of_the_result_files(document: Path) -> None:
+    assert load_script().fill(document.read_text()) == document.read_text(), "run: python benchmarks/readme.py"
+
+
+def test_every_figure_has_its_place() -> None:
+    script, text = load_script(), "".join(document.read_text() for document in documents())
+    for write in script.FIGURES:
+        assert text.count(f"<!-- {write.__name__.replace('_', '-')} -->\n") == 1
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 130
 
 
 def test_a_figure_that_was_changed_by_hand_is_noticed() -> None:
@@ -102,6 +117,7 @@ def test_rows_of_the_table_are_known_by_backend_and_path() -> None:
         assert f"| {label(row)} | " in table
 
 
-def test_every_file_that_it_links_to_exists() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+def test_every_file_that_it_links_to_exists(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
