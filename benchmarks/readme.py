@@ -144,9 +144,7 @@ def kinds_of_data() -> str:
     for kind, name in kinds.items():
         found = [cells.get(f"{kind} {hidden} tanh/128/2") for hidden in (32, 128, 512)]
         lines.append(f"| {name} | {' | '.join(_against_peer(cell) for cell in found)} |")
-    return "\n".join(
-        [*lines, "", "Time of that library / time of the path that is named. Made by `python benchmarks/cpu_study.py`."]
-    )
+    return "\n".join([*lines, "", "Time of that library / time of the path that is named; by `python benchmarks/cpu_study.py`."])
 
 
 def _against_peer(cell: dict[str, Any] | None) -> str:
