@@ -86,7 +86,8 @@ def cpu_study() -> str:
         return "Not recorded yet."
     cells = _read("cpu_study.json")["cells"]
     lines = [
-        "| data, network / batch size / threads | path | numba, s | fastest peer, s | time of that peer / numba | time of numpy / numba "
+        "| data, network / batch size / threads | path | numba, s | fastest peer, s | time of that peer / numba "
+        "| time of numpy / numba "
         "| time of numpy-handwritten / numpy |",
         "|---|---|---|---|---|---|---|",
     ]
