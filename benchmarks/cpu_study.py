@@ -1,6 +1,6 @@
 """Numba's paths and NumPy's loop against the peers, by kind of data, network and minibatch.
 
-    python benchmarks/cpu_study.py    # about 25 minutes; --only "table 32" measures the cells of that name anew
+    python benchmarks/cpu_study.py    # about 20 minutes; --only "table 32" measures the cells of that name anew
 
 Each cell is a run of `mlp-accel bench` with the peers that can be fastest, all engines taking turns epoch by epoch. The results
 stand in ``benchmarks/results/cpu_study.json``, which is written after each cell. The kinds of data:
@@ -35,8 +35,11 @@ from mlp_accel.files import write_json
 RESULT = Path(__file__).parent / "results" / "cpu_study.json"
 KINDS = ("mnist", "mnist-float32", "half", "table", "wide")
 PEERS = ("scikit-learn", "pytorch", "pytorch-handwritten", "jax", "numpy-handwritten")
+FASTEST_PEERS = PEERS[2:]
+"""For all cells but the smallest networks: scikit-learn and autograd are never the fastest."""
+
 WIDE = 512
-"""From this width on scikit-learn and autograd are left out: they are never the fastest, and slow."""
+"""From this width on fewer epochs are measured."""
 
 
 class Cell(NamedTuple):
@@ -101,7 +104,7 @@ def say(line: str) -> None:
 
 def measure_cell(cell: Cell, folder: Path) -> Result:
     """All engines on one network; the learning rate is small enough for all of them."""
-    peers = PEERS if max(cell.hidden) < WIDE else PEERS[2:]
+    peers = PEERS if (cell.hidden, cell.batch_size) == ((32,), 128) else FASTEST_PEERS
     data = data_of(cell.kind, folder)
     loaded = load(data)
     config = Config(
@@ -113,7 +116,7 @@ def measure_cell(cell: Cell, folder: Path) -> Result:
         path=cell.path,
         data=data,
         n_train=len(loaded.y_train),
-        epochs=15 if max(cell.hidden) < WIDE else 9,
+        epochs=11 if max(cell.hidden) < WIDE else 7,
     )
     return run_benchmark(["numba", *([] if cell.path else ["numpy"]), *peers], config, say)
 
