@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlp_accel.bench.output.columns import Output, cells, columns_of
 from mlp_accel.bench.result_files import result_of
 from mlp_accel.bench.results import Result, Run
@@ -154,8 +156,21 @@ def _against_peer(cell: dict[str, Any] | None) -> str:
     return f"{cell['numba_against_fastest_peer']['ratio']:.1f} ({cell['fastest_peer']} / {cell['path']})"
 
 
+def neighbours_study() -> str:
+    """Epochs beside busy neighbours."""
+    if not (RESULTS / "neighbours_study.json").exists():
+        return "Not recorded yet."
+    seconds = _read("neighbours_study.json")["seconds"]
+    lines = ["| engine | alone, ms | beside one: median, longest | beside two: median, longest |", "|---|---|---|---|"]
+    for engine, found in seconds.items():
+        alone = float(np.median(found["0"]))
+        beside = (f"{np.median(found[n]) / alone:.1f}, {max(found[n]) / alone:.1f} times" for n in ("1", "2"))
+        lines.append(f"| {engine} | {alone * 1e3:.1f} | {' | '.join(beside)} |")
+    return "\n".join(lines)
+
+
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-FIGURES = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile, kinds_of_data)
+FIGURES = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile, kinds_of_data, neighbours_study)
 
 
 def fill(text: str) -> str:
