@@ -17,6 +17,9 @@ from mlp_accel.backends.numba.paths.shared.memory import N_IN, Scratch, minibatc
 DEPTH = 128
 """Inputs that the first layer adds at a time: their weights, for a panel of units, stay in the nearest cache."""
 
+STRIP = 256
+"""Samples that a job takes at a time: their sums and deltas stay in the second cache."""
+
 TILE_INPUTS = 14 if TILE_ROWS == 8 else 6
 """Inputs of a tile of the gradient that is two vectors wide: its sums take 28 of the 32 vector registers, or 12 of AVX2's 16."""
 
@@ -53,17 +56,19 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
     low, high = inputs.segments[segment], inputs.segments[segment + 1]
     sample, lanes = first_row(rows, scratch, batch, start) + first, VECTOR_BYTES // network.first.itemsize
     units = 2 * lanes if panel > lanes else lanes
-    for begin in range(low, high, DEPTH):
-        depth = min(DEPTH, high - begin)
-        for unit in range(block * width, (block + 1) * width, units):
-            whole, before = segment_out(network, scratch, block, segment, unit)
-            out = Matrix(whole.array, whole.at + first * whole.row, whole.row)
-            base = Matrix(before.array, before.at + first * before.row, before.row) if begin == low else out
-            weights = Matrix(network.first, unit // panel * panel * n_in + begin * panel + unit % panel, panel)
-            if panel > lanes:
-                forward_tiles(2, stop - first, rows.rows, sample, begin, depth, out, base, weights)
-            else:
-                forward_tiles(1, stop - first, rows.rows, sample, begin, depth, out, base, weights)
+    for strip in range(first, stop, STRIP):
+        size, row = min(STRIP, stop - strip), sample + strip - first
+        for begin in range(low, high, DEPTH):
+            depth = min(DEPTH, high - begin)
+            for unit in range(block * width, (block + 1) * width, units):
+                whole, before = segment_out(network, scratch, block, segment, unit)
+                out = Matrix(whole.array, whole.at + strip * whole.row, whole.row)
+                base = Matrix(before.array, before.at + strip * before.row, before.row) if begin == low else out
+                weights = Matrix(network.first, unit // panel * panel * n_in + begin * panel + unit % panel, panel)
+                if panel > lanes:
+                    forward_tiles(2, size, rows.rows, row, begin, depth, out, base, weights)
+                else:
+                    forward_tiles(1, size, rows.rows, row, begin, depth, out, base, weights)
     return 0
 
 
@@ -98,19 +103,22 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     at_once = rules.rate_index >= 0
     scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
     to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
-    for begin in range(first, stop, TILE_INPUTS):
-        count = min(TILE_INPUTS, stop - begin)
-        for unit in range(block * width, (block + 1) * width, units):
-            at = unit // panel * panel * n_in + begin * panel
-            out = Matrix(to, at + unit % panel, panel)
-            base = Matrix(weights, at + unit % panel, panel) if at_once else Matrix(scratch.zeros, 0, 0)
-            deltas = Matrix(scratch.deltas, block * width * scratch.largest.shape[0] + unit - block * width, width)
-            if panel > lanes:
-                gradient_tiles(2, count, size, rows.rows, sample, ahead, begin, out, base, scale, deltas)
-            else:
-                gradient_tiles(1, count, size, rows.rows, sample, ahead, begin, out, base, scale, deltas)
-            if not at_once and (unit + units) % panel == 0:
-                update(rules, inputs, network, batch, weights, at, at + count * panel)
+    for strip in range(0, size, STRIP):
+        n = min(STRIP, size - strip)
+        for begin in range(first, stop, TILE_INPUTS):
+            count = min(TILE_INPUTS, stop - begin)
+            for unit in range(block * width, (block + 1) * width, units):
+                at = unit // panel * panel * n_in + begin * panel
+                out = Matrix(to, at + unit % panel, panel)
+                base = out if at_once or strip > 0 else Matrix(scratch.zeros, 0, 0)
+                delta = block * width * scratch.largest.shape[0] + unit - block * width + strip * width
+                deltas = Matrix(scratch.deltas, delta, width)
+                if panel > lanes:
+                    gradient_tiles(2, count, n, rows.rows, sample + strip, ahead + strip, begin, out, base, scale, deltas)
+                else:
+                    gradient_tiles(1, count, n, rows.rows, sample + strip, ahead + strip, begin, out, base, scale, deltas)
+                if not at_once and strip + n == size and (unit + units) % panel == 0:
+                    update(rules, inputs, network, batch, weights, at, at + count * panel)
     return 0
 
 

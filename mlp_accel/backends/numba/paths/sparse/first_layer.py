@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES
+from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES, inlined
 from mlp_accel.backends.numba.emit.addresses import array_at
 from mlp_accel.backends.numba.emit.simd import prefetch
 from mlp_accel.backends.numba.emit.tiles import scatter_row, sparse_row
@@ -16,6 +16,18 @@ PREFETCH_AHEAD = 8
 """How many samples before it is needed a list is brought into the cache."""
 
 
+LARGE = 256
+"""Samples of a minibatch whose lists may have left the cache by the time of the update."""
+
+
+@inlined
+def prefetch_list(entries: Any, bounds: Any, sample: int, segment: int) -> None:
+    """Begin to load a part of a list that will soon be needed: the order is random, so the CPU cannot foresee it."""
+    if sample < bounds.shape[0]:
+        for k in range(2 * bounds[sample, segment], 2 * bounds[sample, segment + 1], CACHE_LINE // entries.itemsize):
+            prefetch(entries, k)
+
+
 def first_layer(table: int, batch: int, block: int, segment: int, first: int, stop: int, one: Any) -> int:
     """What a segment of the inputs adds to a block of the first layer, for samples `first` to `stop` of a minibatch."""
     inputs, _, network, scratch = unpack(table, one)
@@ -23,16 +35,13 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
     start, _ = minibatch_of(inputs, scratch, batch)
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
     entries, bounds, weights = lists.entries, lists.bounds, network.first
-    vectors, n = panel * weights.itemsize // VECTOR_BYTES, bounds.shape[0]
+    vectors = panel * weights.itemsize // VECTOR_BYTES
     for unit in range(block * width, (block + 1) * width, panel):
         out, base = segment_out(network, scratch, block, segment, unit)
         x, y, at = out.array, base.array, unit * n_in
         for i in range(first, stop):
             if unit == block * width:
-                ahead = start + i + PREFETCH_AHEAD
-                if ahead < n:  # the order is random, so the CPU cannot foresee it
-                    for k in range(2 * bounds[ahead, segment], 2 * bounds[ahead, segment + 1], CACHE_LINE // entries.itemsize):
-                        prefetch(entries, k)
+                prefetch_list(entries, bounds, start + i + PREFETCH_AHEAD, segment)
             begin = bounds[start + i, segment]
             count = bounds[start + i, segment + 1] - begin
             o, s = out.at + i * out.row, base.at + i * base.row
@@ -63,6 +72,8 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     for unit in range(block * width, (block + 1) * width, panel):
         rows, at = block * width * scratch.largest.shape[0] + unit - block * width, unit * n_in
         for i in range(size):
+            if size > LARGE:
+                prefetch_list(entries, bounds, start + i + PREFETCH_AHEAD, segment)
             begin, end = bounds[start + i, segment], bounds[start + i, segment + 1]
             row = rows + i * width
             if vectors == PANEL_VECTORS:
