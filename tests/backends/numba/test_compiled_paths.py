@@ -23,6 +23,7 @@ from mlp_accel.backends.numba.paths.shared import memory, packing
 from mlp_accel.backends.numba.paths.shared import run as shared
 from mlp_accel.backends.numba.paths.sparse import lists
 from mlp_accel.backends.numba.paths.sparse.lists import UNROLL
+from mlp_accel.backends.numba.paths.sparse.path import DENSITY
 from mlp_accel.backends.paths import State
 from mlp_accel.backends.threads import available_cores
 from mlp_accel.errors import PathError
@@ -110,7 +111,7 @@ def test_a_path_is_the_loop(
     threads: int,
 ) -> None:
     x, y = samples(kind, n, n_in, share), np.random.default_rng(1).integers(0, n_classes, n)
-    assume(not kind.startswith("sparse") or 2 * np.count_nonzero(x) <= x.size)  # else it is left to the dense path
+    assume(not kind.startswith("sparse") or np.count_nonzero(x) <= DENSITY * x.size)  # else it is left to the dense path
     sizes = [n_in, *hidden, n_classes]
     if optimizer.startswith("adam"):
         dtype = "float64"  # it divides a gradient by its own size: where all of it is rounding, float32 says nothing
