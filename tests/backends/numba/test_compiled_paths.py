@@ -122,6 +122,19 @@ def test_a_path_is_the_loop(
     assert_same(result, reference, 1e-4 if dtype == "float32" else 1e-6 if optimizer.startswith("adam") else 1e-9)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize(("n_in", "hidden"), [(60, [32]), (600, [32]), (600, [100])], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_minibatches_of_several_strips_are_trained_on_as_by_the_loop(
+    kind: str, n_in: int, hidden: list[int], optimizer: str
+) -> None:
+    x, y = samples(kind, 1300, n_in), np.random.default_rng(1).integers(0, 5, 1300)
+    config: dict[str, Any] = {"batch_size": 600, "optimizers": [find_optimizer(optimizer)], "learning_rates": [0.1]}
+    reference = train("loop", "float64", x, y, [n_in, *hidden, 5], **config)
+    assert_same(train(kind, "float32", x, y, [n_in, *hidden, 5], min(2, available_cores()), **config), reference, 1e-4)
+    assert_same(train(kind, "float64", x, y, [n_in, *hidden, 5], **config), reference, 1e-9)
+
+
 @pytest.mark.parametrize(("activation", "optimizer"), [("tanh", "sgd"), ("gelu", "adamw"), ("elu", "nesterov")])
 @pytest.mark.parametrize("n_in", [150, 700])
 @pytest.mark.parametrize("hidden", [[32], [130], [40, 20], []], ids=str)
