@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from mlp_accel.bench.output.columns import Output, cells, columns_of
+from mlp_accel.bench.output.columns import seconds as in_digits
+from mlp_accel.bench.output.until import training
 from mlp_accel.bench.result_files import result_of
-from mlp_accel.bench.results import Result, Run
+from mlp_accel.bench.results import Result, Run, TimeToAccuracy
+from mlp_accel.bench.until import SEEDS
 from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +61,49 @@ def notebook_study() -> str:
         verdict = "confirmed" if found["confirmed"] else "rejected"
         lines.append(f"| {name} | {found['seeds']} | {within:.0%} | {furthest:.1f} | {verdict} |")
     return "\n".join(lines)
+
+
+def recipe_study() -> str:
+    """What the study of the recipe for speed chose."""
+    found = _read("recipe_study.json")
+    lines = [
+        "| accuracy | network | epochs | learning rate | validation: mean (lowest) | test set: mean (lowest) | seeds there |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["chosen"]:
+        validation, test = row["validation"], row["test"]
+        accuracies = [f"{split['mean']:.2%} ({split['min']:.2%})" for split in (validation, test)]
+        settings = [f"{row['accuracy']:.1%}", f"784-{row['hidden']}-10", str(row["epochs"]), f"{validation['learning_rate']:g}"]
+        lines.append(_line([*settings, *accuracies, f"{test['reached']} of {test['seeds']}"]))
+    return "\n".join(lines)
+
+
+def time_to_accuracy() -> str:
+    """How long each engine takes to each accuracy."""
+    if not (RESULTS / "until.json").exists():
+        return "Not recorded yet."
+    result = result_of(_read("until.json"))
+    environment = result.environment
+    titles = (f"{until.accuracy:.1%}: {training(until.config or result.config)}" for until in result.until)
+    lines = [
+        f"{environment['cpu']} ({environment['cores']} cores, shared with other work), {result.config.threads} threads; commit "
+        f"{environment['commit'][:10]}; {environment['date'][:10]}. Seconds, medians of {SEEDS} seeds, and in brackets without the "
+        "preparation:",
+        "",
+        _line(["engine", *titles]),
+        "|---" * (1 + len(result.until)) + "|",
+    ]
+    for engine in zip(*(until.results for until in result.until), strict=True):
+        name = f"*{engine[0].name}*" if engine[0].kind == "peer" else engine[0].label
+        remark = f" ({engine[0].remark})" if engine[0].remark else ""
+        lines.append(_line([f"{name}{remark}", *map(_time_to, engine)]))
+    return "\n".join(lines)
+
+
+def _time_to(found: TimeToAccuracy) -> str:
+    if not (found.seconds and found.time):
+        return f"{found.status}: {(found.reason or '').partition('. To fix')[0]}"
+    return f"{in_digits(found.time.median)} ({in_digits(found.seconds.median)})"
 
 
 def gate_study() -> str:
@@ -170,7 +216,17 @@ def neighbours_study() -> str:
 
 
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-FIGURES = (epoch_times, notebook_study, gate_study, cpu_study, epoch_profile, kinds_of_data, neighbours_study)
+FIGURES = (
+    epoch_times,
+    notebook_study,
+    recipe_study,
+    time_to_accuracy,
+    gate_study,
+    cpu_study,
+    epoch_profile,
+    kinds_of_data,
+    neighbours_study,
+)
 
 
 def fill(text: str) -> str:

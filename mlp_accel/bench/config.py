@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlp_accel.bench.record import Record
 
@@ -20,6 +21,8 @@ class Config(Record):
         Inputs, units of each hidden layer, classes.
     path : str or None
         The one path that is measured of every backend; None for two of them: the loop and the fastest.
+    schedule_epochs : int or None
+        Epochs from the first rate of the schedule to the last; None for a constant rate.
     data : str
         As `datasets.load` takes it.
     n_train : int
@@ -32,6 +35,8 @@ class Config(Record):
     The others are those of `mini_batch_sgd` and `get_backend`.
     """
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"schedule", "schedule_epochs"})
+
     activation: str = "tanh"
     gradient: str = "exact"
     dtype: str = "float32"
@@ -41,6 +46,8 @@ class Config(Record):
     learning_rate: float = 0.5
     momentum: float | None = None
     weight_decay: float | None = 0.0
+    schedule: str = "constant"
+    schedule_epochs: int | None = None
     seed: int = 0
     threads: int = 1
     path: str | None = None

@@ -92,7 +92,12 @@ def _row_problem(row: Any) -> str | None:
 
 
 def up_to_date(result: Object) -> Object:
-    """The object of a result file of an older schema in the form of this one; any other comes back as it is."""
+    """The object of a result file of an older schema in the form of this one; any other comes back as it is.
+
+    Before ``--until`` took several accuracies, ``until`` was one object.
+    """
+    if isinstance(result.get("until"), Mapping):
+        result = {**result, "until": [result["until"]]}
     if result.get("schema") != 1:
         return result
     rows = [_row_up_to_date(row) for row in result["results"]]
@@ -109,10 +114,9 @@ def up_to_date(result: Object) -> Object:
         ]
     paths = {row["name"]: row["path"] for row in rows}
     if "until" in result:
-        found["until"] = {
-            **result["until"],
-            "results": [{**row, "path": paths.get(row["name"])} for row in result["until"]["results"]],
-        }
+        found["until"] = [
+            {**until, "results": [{**row, "path": paths.get(row["name"])} for row in until["results"]]} for until in result["until"]
+        ]
     return found
 
 

@@ -194,32 +194,62 @@ class TimeToAccuracy(EngineRecord):
     Attributes
     ----------
     seconds : Summary or None
-        Over the seeds.
+        Of training, over the seeds.
+    seconds_with_preparation : Summary or None
+        The same with what comes before: from the samples in memory to the first step. Older files do not have it.
     epochs : tuple of int
         For each seed.
+    remark : str or None
+        In what its training is not what was asked for.
     """
 
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"seconds": Summary}
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"remark"})
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"seconds": Summary, "seconds_with_preparation": Summary}
 
     kind: str = "backend"
     status: str
     reason: str | None = None
+    remark: str | None = None
     seconds: Summary | None = None
+    seconds_with_preparation: Summary | None = None
     epochs: tuple[int, ...] = ()
+
+    @property
+    def time(self) -> Summary | None:
+        """With the preparation, where that is known."""
+        return self.seconds_with_preparation or self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Until(Record):
-    """Time of every engine to a test accuracy, a fraction of the test set."""
+    """Time of every engine to a test accuracy, a fraction of the test set.
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted"})
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": TimeToAccuracy}
+    Attributes
+    ----------
+    config : Config or None
+        What was trained. Older files trained what the epoch times are of.
+    """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted", "config"})
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": TimeToAccuracy, "config": Config}
 
     accuracy: float
     seeds: tuple[int, ...]
     max_epochs: int
     interrupted: bool = False
+    config: Config | None = None
     results: tuple[TimeToAccuracy, ...] = ()
+
+    @property
+    def with_preparation(self) -> bool:
+        """Whether its times begin with the samples in memory; those of older files begin with the first epoch."""
+        return all(found.seconds_with_preparation for found in self.results if found.seconds)
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        what = "Seconds" if self.with_preparation else "Seconds of training"
+        return f"{what} to {self.accuracy:.2%} on the test set, {self.seeds_of(*self.results)}"
 
     def seeds_of(self, *found: TimeToAccuracy) -> str:
         """From how many seeds these engines have times, in words: fewer than all where Ctrl-C came before the end."""
@@ -265,7 +295,9 @@ class Result(Record):
         Ctrl-C ended it early.
     reference : Run or None
         The reference, if it is not one of `results`.
-    sweeps, until, roofline
+    until : tuple of Until
+        One for each accuracy.
+    sweeps, roofline
         What else was asked for.
     """
 
@@ -288,5 +320,5 @@ class Result(Record):
     results: tuple[Run, ...]
     reference: Run | None = None
     sweeps: tuple[Sweep, ...] = ()
-    until: Until | None = None
+    until: tuple[Until, ...] = ()
     roofline: tuple[Roofline, ...] | None = None

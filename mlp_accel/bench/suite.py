@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT
@@ -24,15 +24,15 @@ class Extras:
     ----------
     sweep_batch, sweep_hidden : sequence of int
         Batch sizes and hidden widths at which everything is measured again.
-    until : float, optional
-        Test accuracy, between 0 and 1, that engines train to against the clock.
+    until : mapping of float to Config
+        Test accuracies, between 0 and 1, that engines train to against the clock; and what is trained for each.
     roofline : bool
         Compare the main ops of each backend with the limits of the device.
     """
 
     sweep_batch: Sequence[int] = ()
     sweep_hidden: Sequence[int] = ()
-    until: float | None = None
+    until: Mapping[float, Config] = field(default_factory=dict)
     roofline: bool = False
 
     @property
@@ -44,8 +44,17 @@ class Extras:
         """Raise `SettingError` for what cannot be measured, before anything is."""
         for parameter, values in self.sweeps.items():
             check_values(parameter, values, n_train)
-        if self.until is not None and not 0 < self.until < 1:
-            raise SettingError(f"--until must be a test accuracy between 0 and 1, such as 0.955; got {self.until:g}")
+        for accuracy in self.until:
+            if not 0 < accuracy < 1:
+                raise SettingError(f"--until must be test accuracies between 0 and 1, such as 0.955; got {accuracy:g}")
+
+    def races(self) -> list[tuple[Config, list[float]]]:
+        """The accuracies of `until` by what is trained: one training goes through all that it is for."""
+        configs: list[Config] = []
+        for config in self.until.values():
+            if config not in configs:
+                configs.append(config)
+        return [(config, [accuracy for accuracy, other in self.until.items() if other == config]) for config in configs]
 
     def lines(self, names: Sequence[str], epochs: int, path: str | None = None) -> int:
         """About how many lines `run_suite` will pass to its listener."""
@@ -53,7 +62,8 @@ class Extras:
         shown = sum(measurement.shown for measurement in measured)
         benchmark = len(measured) + WARM_UP_EPOCHS + epochs
         cells = sum(len(values) for values in self.sweeps.values())
-        return benchmark + cells * (benchmark + 1) + (shown + SEEDS if self.until else 0) + len(names) * self.roofline
+        races = len(self.races()) * (shown + SEEDS)
+        return benchmark + cells * (benchmark + 1) + races + len(names) * self.roofline
 
 
 def run_suite(names: Sequence[str], config: Config, extras: Extras, listen: Listener, timeout: float = CALL_TIMEOUT) -> Result:
@@ -74,10 +84,10 @@ def run_suite(names: Sequence[str], config: Config, extras: Extras, listen: List
             result = replace(result, sweeps=(*result.sweeps, sweep))
             if sweep.interrupted:
                 raise KeyboardInterrupt
-        if extras.until is not None:
-            until = time_to_accuracy(result.results, config, extras.until, listen, timeout)
-            result = replace(result, until=until)
-            if until.interrupted:
+        for trained, accuracies in extras.races():
+            until = time_to_accuracy(result.results, trained, accuracies, listen, timeout)
+            result = replace(result, until=(*result.until, *until))
+            if until[0].interrupted:
                 raise KeyboardInterrupt
         if extras.roofline:
             result = replace(result, roofline=run_roofline(result.results, config, listen, timeout))

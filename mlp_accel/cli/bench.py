@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from mlp_accel import datasets
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.results import Result
+from mlp_accel.bench.runs import WARM_UP_EPOCHS
 from mlp_accel.cli.console import output_console, print_table, progress_bar
 from mlp_accel.cli.options import (
     Activation,
@@ -41,7 +42,10 @@ from mlp_accel.cli.options import (
 from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, INTERRUPTED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import write_json
-from mlp_accel.training.recipes import RECIPES, Recipe
+from mlp_accel.training.recipes import RECIPES, Recipe, fast_recipe
+
+BENCH_RECIPES = ("default", "fast")
+"""The notebook's has initial weights of its own, which a benchmark does not have."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,13 @@ class BenchOptions:
             show_default=False,
         ),
     ] = None
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="default, or fast: ReLU, small minibatches, a rate that falls linearly, and for --until the network that reaches "
+            "each accuracy soonest; other options override it"
+        ),
+    ] = "default"
     peers: Annotated[bool, typer.Option("--peers", help="Measure scikit-learn, PyTorch, JAX and others beside them")] = False
     data: Data = None
     hidden: Hidden = None
@@ -79,7 +90,12 @@ class BenchOptions:
         str | None, typer.Option(metavar="LIST", help="Also speed against hidden width: 32,128,512,2048", show_default=False)
     ] = None
     until: Annotated[
-        float | None, typer.Option(help="Also seconds of training to this test accuracy: 0.955", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Also seconds from the arrays in memory to these test accuracies: 0.955,0.97,0.98",
+            show_default=False,
+        ),
     ] = None
     roofline: Annotated[bool, typer.Option("--roofline", help="Also the main ops against the limits of the device")] = False
     timeout: Annotated[float, typer.Option(help="Seconds after which an engine that does not answer is given up")] = 900.0
@@ -95,7 +111,9 @@ def bench(options: BenchOptions) -> None:
 
     if options.fused is not None:
         raise SettingError("--fused and --no-fused are gone: --path loop measures the loop of every backend alone")
-    settings = read_settings(RECIPES["default"], options)
+    if options.recipe not in BENCH_RECIPES:
+        raise SettingError(f"unknown recipe {options.recipe!r} from --recipe; choose one of {', '.join(BENCH_RECIPES)}")
+    settings = read_settings(RECIPES[options.recipe], options)
     if not options.timeout > 0:
         raise SettingError(f"--timeout must be a positive number of seconds; got {options.timeout:g}")
     names, source = engines_to_measure(options.backend_list, options.peers)
@@ -104,10 +122,11 @@ def bench(options: BenchOptions) -> None:
     check_outputs(options.json_file, options.plot, options.html)
     threads = thread_count(options.threads, "--threads")
     dataset = datasets.load(options.data)
+    config = _config(settings, dataset, threads, path)
     extras = Extras(
         parse_numbers(options.sweep_batch, "--sweep-batch") if options.sweep_batch else (),
         parse_numbers(options.sweep_hidden, "--sweep-hidden") if options.sweep_hidden else (),
-        options.until,
+        {accuracy: _until(accuracy, options, config) for accuracy in _accuracies(options.until)},
         options.roofline,
     )
     extras.check(len(dataset.x_train))
@@ -116,7 +135,6 @@ def bench(options: BenchOptions) -> None:
         console.print(f"only {', '.join(names)}: {source} says so")
     if note:
         console.print(note)
-    config = _config(settings, dataset, threads, path)
     with progress_bar(console, extras.lines(names, config.epochs, path), "measuring") as advance:
 
         def report(line: str) -> None:
@@ -144,6 +162,8 @@ def _config(settings: Recipe, dataset: datasets.Dataset, threads: int, path: str
         batch_size=settings.batch_size,
         layer_sizes=(dataset.n_in, *settings.hidden, dataset.n_classes),
         **settings.optimizer_settings(),
+        schedule=settings.schedule,
+        schedule_epochs=None if settings.schedule == "constant" else WARM_UP_EPOCHS + settings.epochs,
         seed=settings.seed,
         threads=threads,
         path=path,
@@ -153,13 +173,40 @@ def _config(settings: Recipe, dataset: datasets.Dataset, threads: int, path: str
     )
 
 
+def _accuracies(text: str | None) -> list[float]:
+    """The accuracies of a list such as ``0.955,0.97``; whether they are accuracies is checked later."""
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise SettingError(f"{text!r} from --until is no list of test accuracies; write for example 0.955,0.97") from None
+
+
+def _until(accuracy: float, options: BenchOptions, config: Config) -> Config:
+    """What is trained to reach an accuracy: by the recipe ``fast`` another network for each, where no option says otherwise."""
+    if options.recipe != "fast":
+        return config
+    recipe = fast_recipe(accuracy)
+    settings = read_settings(recipe, options)
+    return replace(
+        config,
+        layer_sizes=(config.layer_sizes[0], *settings.hidden, config.layer_sizes[-1]),
+        **settings.optimizer_settings(),
+        schedule_epochs=recipe.epochs,
+    )
+
+
 def _show(result: Result, console: Console) -> None:
     """Tables, and what must be said beside them."""
-    from mlp_accel.bench.output.tables import bench_notes, bench_table, roofline_table, sweep_lines, sweep_table
+    from mlp_accel.bench.output.tables import bench_notes, bench_table, roofline_table, sweep_lines, sweep_table, until_table
+    from mlp_accel.bench.output.until import until_notes
 
     print_table(console, bench_table(result))
     for note in bench_notes(result):
         console.print(note)
+    for until in result.until:
+        print_table(console, until_table(until, result))
+        for note in until_notes(until):
+            console.print(note)
     for sweep in result.sweeps:
         print_table(console, sweep_table(sweep))
         for line in sweep_lines(sweep):

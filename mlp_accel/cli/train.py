@@ -56,9 +56,12 @@ class TrainOptions:
             help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False
         ),
     ] = None
-    recipe: Annotated[str, typer.Option(help="default, or notebook: the notebook's own settings; other options override it")] = (
-        "default"
-    )
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="default; notebook: the notebook's own settings; fast: 98 % as soon as possible; other options override it"
+        ),
+    ] = "default"
     data: Data = None
     hidden: Hidden = None
     activation: Activation = None

@@ -127,7 +127,8 @@ def test_the_race_to_an_accuracy_is_run_by_the_same_paths(both: Config, quick: A
     quick("None")
     rows = [Run(name="numpy", path=path, status="ok") for path in ("loop", "quick")]
     heard: list[str] = []
-    found = time_to_accuracy(rows, both, 0.5, heard.append).results
+    (until,) = time_to_accuracy(rows, both, [0.5], heard.append)
+    found = until.results
     assert [(row.label, row.status) for row in found] == [("numpy loop", "ok"), ("numpy quick", "ok")]
     assert found[0].epochs == found[1].epochs
     assert "numpy quick on cpu" in "".join(heard)

@@ -134,6 +134,24 @@ def test_the_race_says_from_how_many_seeds_its_times_are(seeds: int, samples: tu
     assert f"Seconds of training to 95.50% on the test set, {words}" in titles
 
 
+def test_every_accuracy_has_a_picture_and_a_table_with_and_without_the_preparation() -> None:
+    total = {"samples": [0.41, 0.43, 0.45]}
+    rows = [row("numpy", seconds_with_preparation=total), row("jax", kind="peer", path=None, seconds_with_preparation=total)]
+    rows[1] |= {"remark": "at a <constant> rate"}
+    trained = {"layer_sizes": [784, 64, 10], "learning_rate": 0.4, "schedule": "linear", "schedule_epochs": 3, "batch_size": 32}
+    until = [
+        {"accuracy": accuracy, "seeds": [0, 1, 2], "max_epochs": 3, "config": trained, "results": rows}
+        for accuracy in (0.955, 0.97)
+    ]
+    shown = result_of(result(until=until))
+    titles = [panel.title for panel in panels(shown)]
+    assert {"Seconds to 95.50% on the test set, 3 seeds", "Seconds to 97.00% on the test set, 3 seeds"} < set(titles)
+    page = report(shown)
+    assert page.count("784-64-10 tanh, batch 32, rate 0.4, linear over 3 epochs") == 2
+    assert "<td>0.4300</td><td>0.4100–0.4500</td><td>0.2000</td><td>0.1000–0.4000</td><td>3–4</td>" in page
+    assert "jax to 97.00%: at a &lt;constant&gt; rate" in page
+
+
 class Checker(HTMLParser):
     """Finds whatever the page would fetch or run, and whether its elements are closed in order."""
 

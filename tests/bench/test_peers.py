@@ -20,6 +20,7 @@ from mlp_accel.bench.engines.peers.base import Peer
 from mlp_accel.bench.protocol import run_benchmark
 from mlp_accel.datasets import Dataset
 from mlp_accel.errors import PeerUnavailableError
+from mlp_accel.schedules import find_schedule
 from mlp_accel.training.trainer import Trainer
 from tests.bench.conftest import there, times
 
@@ -100,6 +101,31 @@ def test_on_one_batch_a_peer_reaches_the_same_parameters_as_we(
     for (weights, bias), (expected_weights, expected_bias) in zip(peer.params(), ours.params(), strict=True):
         np.testing.assert_allclose(weights, expected_weights, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(bias, expected_bias, rtol=1e-10, atol=1e-12)
+
+
+def test_a_falling_rate_is_followed_step_by_step_or_it_is_said_that_it_is_not(clouds: Dataset, peer_name: str) -> None:
+    falling = {"schedule": "linear", "schedule_epochs": 2, "learning_rate": 0.1, "activation": "tanh"}
+    peer = make(peer_name, settings(clouds, **falling))
+    form = peer.warm_up()["form"]
+    if not peer.schedules:
+        assert form == f"{peer.form}, at a constant rate"
+        return
+    assert form == peer.form
+    peer.load()
+    backend = get_backend("numpy", "float64")
+    ours = Trainer(
+        *(clouds.x_train, clouds.y_train, [init_params([8, 6, 3])], backend),
+        batch_size=16,
+        learning_rates=0.1,
+        schedule=find_schedule("linear"),
+        epochs=2,
+    )
+    for _ in range(2):
+        ours.epoch()
+        peer.epoch()
+    for (weights, bias), (expected_weights, expected_bias) in zip(peer.params(), ours.params(), strict=True):
+        np.testing.assert_allclose(weights, expected_weights, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(bias, expected_bias, rtol=1e-8, atol=1e-10)
 
 
 def test_every_sample_counts_once_also_those_of_a_short_last_batch(clouds: Dataset, peer_name: str) -> None:

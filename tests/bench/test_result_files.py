@@ -94,13 +94,15 @@ def with_extras() -> dict[str, Any]:
 
 def test_every_part_of_an_old_file_is_brought_up_to_date_and_can_be_shown() -> None:
     result = result_of(with_extras())
-    assert result.until
+    (until,) = result.until
     assert result.reference
-    assert [race.label for race in result.until.results] == [run.label for run in result.results]
+    assert (until.config, until.with_preparation) == (None, False)
+    assert [race.label for race in until.results] == [run.label for run in result.results]
     assert {run.label for cell in result.sweeps[0].cells for run in cell.results} >= {"numba sparse"}
     assert result.reference.label == "numpy fused"
     page = report(result_of(with_extras()))
     assert "numba sparse" in page
+    assert "Seconds of training to 90.00% on the test set" in page, "an old time begins with the first epoch"
     assert [text.get_text() for text in plot_bench(result_of(with_extras())).axes[0].get_yticklabels()][:2] == [
         "numpy fused",
         "numba sparse",

@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_accel import SettingError, get_backend
-from mlp_accel.bench import suite
+from mlp_accel.bench import runs, suite
 from mlp_accel.bench.config import Config
+from mlp_accel.bench.engines.engine import Engine
 from mlp_accel.bench.engines.op_times import seconds_per_call, step_ops
-from mlp_accel.bench.output.tables import until_line
-from mlp_accel.bench.results import Cell, Run, Summary
+from mlp_accel.bench.output.tables import until_table
+from mlp_accel.bench.output.until import until_notes
+from mlp_accel.bench.results import Cell, Result, Run, Summary
 from mlp_accel.bench.suite import Extras, run_suite
 from mlp_accel.bench.sweeps import changed, crossovers
 from mlp_accel.bench.until import time_to_accuracy
-from tests.bench.conftest import there, times
+from tests.bench.conftest import there, times, worker
 
 N = 800
 """Training samples."""
@@ -79,8 +81,8 @@ def test_a_hidden_width_is_that_of_every_hidden_layer(config: Config) -> None:
         (Extras(sweep_batch=(32,)), "--sweep-batch needs two or more"),
         (Extras(sweep_hidden=(8, 8)), "--sweep-hidden needs two or more"),
         (Extras(sweep_batch=(32, 801)), "801 is more than the 800 training samples"),
-        (Extras(until=95.5), "between 0 and 1"),
-        (Extras(until=0.0), "between 0 and 1"),
+        (Extras(until={95.5: Config()}), "between 0 and 1"),
+        (Extras(until={0.5: Config(), 0.0: Config()}), "between 0 and 1"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_is(extras: Extras, words: str) -> None:
@@ -89,7 +91,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is(extras: Extras, word
 
 
 def test_one_call_measures_everything_that_was_asked_for(config: Config) -> None:
-    extras = Extras(sweep_batch=(40, 16), sweep_hidden=(4, 12), until=0.8)
+    extras = Extras(sweep_batch=(40, 16), sweep_hidden=(4, 12), until={0.8: config})
     heard: list[str] = []
     result = run_suite(["numpy", "numpy-handwritten"], config, extras, heard.append)
     batch, hidden = result.sweeps
@@ -99,7 +101,8 @@ def test_one_call_measures_everything_that_was_asked_for(config: Config) -> None
         for row in cell.results:
             assert row.status == "ok", row.reason
             assert row.samples_per_second == pytest.approx(800 / times(row).median)
-    assert [row.status for row in there(result.until).results] == ["ok", "ok"]
+    (until,) = result.until
+    assert [row.status for row in until.results] == ["ok", "ok"]
     assert 0.8 * extras.lines(["numpy", "numpy-handwritten"], 5) <= len(heard) <= 1.2 * extras.lines(["numpy"] * 2, 5) + 5
 
 
@@ -109,7 +112,7 @@ def test_the_lines_to_come_are_counted_by_engines() -> None:
 
 
 def test_everybody_trains_from_the_same_five_seeds_until_it_is_good_enough(config: Config) -> None:
-    found = time_to_accuracy(OK, config, 0.85)
+    (found,) = time_to_accuracy(OK, config, [0.85])
     assert found.seeds == (0, 1, 2, 3, 4)
     for row in found.results:
         assert row.status == "ok", row.reason
@@ -118,31 +121,79 @@ def test_everybody_trains_from_the_same_five_seeds_until_it_is_good_enough(confi
         assert there(row.seconds).median == pytest.approx(np.median(there(row.seconds).samples))
 
 
+def test_the_clock_starts_before_the_engine_has_touched_the_data(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a worker that takes its time to make a trainer and to place the data, only the times with the preparation show it."""
+    slow = """
+import time
+from mlp_accel.bench.engines.peers.numpy_handwritten import NumpyHandwrittenPeer
+trainer, place = BackendWorker._trainer, NumpyHandwrittenPeer.place
+def slow_trainer(self, *data): time.sleep(0.05); return trainer(self, *data)
+def slow_place(self, *data): time.sleep(0.05); place(self, *data)
+BackendWorker._trainer, NumpyHandwrittenPeer.place = slow_trainer, slow_place"""
+    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(slow), timeout))
+    (found,) = time_to_accuracy(OK, config, [0.5])
+    for row in found.results:
+        both = zip(there(row.seconds_with_preparation).samples, there(row.seconds).samples, strict=True)
+        assert all(total - training > 0.05 for total, training in both), row.label
+
+
+def test_one_training_goes_through_several_accuracies_and_each_has_its_own_time(config: Config) -> None:
+    slowly = replace(config, learning_rate=0.01)
+    low, high, never = time_to_accuracy(OK, slowly, [0.95, 0.6, 1.1], max_epochs=20)
+    assert (low.accuracy, high.accuracy, never.accuracy) == (0.6, 0.95, 1.1)
+    for first, then, last in zip(low.results, high.results, never.results, strict=True):
+        assert (first.status, then.status, last.status) == ("ok", "ok", "failed")
+        assert sum(first.epochs) < sum(then.epochs)
+        assert there(first.seconds_with_preparation).median < there(then.seconds_with_preparation).median
+        assert "in 20 epochs with seed 0, not 110.00%" in str(last.reason)
+
+
+def test_what_is_trained_for_several_accuracies_is_trained_once(config: Config) -> None:
+    wide = replace(config, layer_sizes=(8, 12, 3))
+    assert Extras(until={0.5: config, 0.9: wide, 0.7: config}).races() == [(config, [0.5, 0.7]), (wide, [0.9])]
+
+
+def test_a_falling_rate_ends_the_training_and_who_has_none_says_so_and_goes_on(config: Config) -> None:
+    falling = replace(config, schedule="linear", schedule_epochs=3, learning_rate=1e-9)
+    pytest.importorskip("sklearn")
+    rows = [*OK, Run(name="scikit-learn", kind="peer", status="ok")]
+    (found,) = time_to_accuracy(rows, falling, [0.999], max_epochs=4)
+    assert [int(str(row.reason).partition(" epochs")[0].rpartition(" ")[2]) for row in found.results] == [3, 3, 4]
+    assert [row.remark for row in found.results] == [None, None, "at a constant rate: it has no schedule"]
+    *_, note = until_notes(found)
+    assert note.startswith("scikit-learn to 99.90%: at a constant rate: it has no schedule; failed: it reached ")
+
+
 def test_an_accuracy_that_is_not_reached_is_no_time(config: Config) -> None:
-    (row,) = time_to_accuracy(OK[:1], replace(config, learning_rate=1e-9), 0.999, max_epochs=2).results
-    assert (row.status, row.seconds) == ("failed", None)
+    (found,) = time_to_accuracy(OK[:1], replace(config, learning_rate=1e-9), [0.999], max_epochs=2)
+    (row,) = found.results
+    assert (row.status, row.seconds, row.seconds_with_preparation) == ("failed", None, None)
     assert "in 2 epochs with seed 0, not 99.90%" in str(row.reason)
 
 
 @pytest.mark.parametrize(
     ("seeds_before", "words"),
-    [(0, "failed: interrupted before the end of its first training"), (2, "the median of 2 of 5 seeds (")],
+    [
+        (0, "failed: interrupted before the end of its first training"),
+        (2, "Seconds to 50.00% on the test set, 2 of 5 seeds: 8-6-3"),
+    ],
 )
 def test_ctrl_c_in_a_race_leaves_a_time_that_says_from_how_many_seeds_it_is(config: Config, seeds_before: int, words: str) -> None:
     def press_ctrl_c(line: str) -> None:
         if line.startswith("seed 1:" if seeds_before else "numpy loop on"):
             raise KeyboardInterrupt
 
-    found = time_to_accuracy(OK, config, 0.5, press_ctrl_c)
+    (found,) = time_to_accuracy(OK, config, [0.5], press_ctrl_c)
     assert found.interrupted
-    for row in found.results:
-        assert len(row.epochs) == seeds_before
-        assert words in until_line(row, found)
+    assert [len(row.epochs) for row in found.results] == [seeds_before] * 2
+    shown = str(until_table(found, Result(environment={}, config=config, results=())).title)
+    assert all(words in line for line in (until_notes(found) if seeds_before == 0 else [shown]))
 
 
 def test_an_engine_that_was_not_right_does_not_race(config: Config) -> None:
     wrong = Run(name="numba", path="sparse", status="mismatch", reason="a wrong gradient")
-    _, row = time_to_accuracy([OK[0], wrong], config, 0.5).results
+    (found,) = time_to_accuracy([OK[0], wrong], config, [0.5])
+    _, row = found.results
     assert (row.status, row.reason, row.epochs) == ("mismatch", "a wrong gradient", ())
 
 

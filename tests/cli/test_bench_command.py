@@ -14,6 +14,7 @@ from mlp_accel.backends import backend_class, unavailable
 from mlp_accel.bench.output.tables import roofline_table, sweep_lines
 from mlp_accel.bench.result_files import SCHEMA, label
 from mlp_accel.bench.results import Crossover, Op, Roofline, Sweep
+from mlp_accel.training.recipes import fast_recipe
 from tests.cli.commands import assert_clear_error, run
 
 
@@ -74,15 +75,31 @@ def test_bench_writes_a_report_with_sweeps_and_the_time_to_an_accuracy(clouds: P
     content = json.loads(json_file.read_text())
     assert [row["kind"] for row in content["results"]] == ["backend", "peer"]
     assert [cell["value"] for cell in content["sweeps"][0]["cells"]] == [32, 128]
-    assert content["until"]["accuracy"] == 0.7
-    assert "numpy loop to 70.00% on the test set" in result.stdout
-    assert "numpy-handwritten to 70.00% on the test set" in result.stdout
+    (until,) = content["until"]
+    assert until["accuracy"] == 0.7
+    _, _, race = result.stdout.partition("Seconds to 70.00% on the test set, 5 seeds: 8-32-3 tanh")
+    for row in until["results"]:
+        both = [f"{row[name]['median']:.4f}" for name in ("seconds_with_preparation", "seconds")]
+        assert re.search(f"{label(row)} +{both[0]} .* {both[1]} ", race)
     _, _, sweep = result.stdout.partition("Seconds per epoch by batch size")
     for cell in content["sweeps"][0]["cells"]:
         medians = [f"{row['epoch_seconds']['median']:.4f}" for row in cell["results"]]
         assert [str(cell["value"]), *medians] in [line.split() for line in sweep.splitlines()]
     assert re.search(r"numpy loop update +\d+\.\d", sweep)
     assert html.read_text().count("<svg") == 5
+
+
+def test_by_the_fast_recipe_each_accuracy_has_its_own_network_and_a_flag_goes_over_it(clouds: Path) -> None:
+    options = ("--backends", "numpy", "--data", clouds, "--epochs", 1, "--json", "-")
+    content = json.loads(run("bench", *options, "--recipe", "fast", "--until", "0.5,0.96", "--learning-rate", 0.25).stdout)
+    assert (content["config"]["activation"], content["config"]["batch_size"]) == ("relu", 32)
+    assert (content["config"]["schedule"], content["config"]["schedule_epochs"]) == ("linear", 2), "over the epochs that are timed"
+    for until in content["until"]:
+        recipe, trained = fast_recipe(until["accuracy"]), until["config"]
+        assert trained["layer_sizes"][1:-1] == list(recipe.hidden)
+        assert (trained["schedule"], trained["schedule_epochs"]) == ("linear", recipe.epochs)
+        assert (trained["activation"], trained["batch_size"], trained["learning_rate"]) == ("relu", 32, 0.25)
+        assert until["results"][0]["path"] == "loop"
 
 
 @pytest.mark.parametrize(("flops", "percent"), [(4e9, "50%"), (1e6, "5%")])

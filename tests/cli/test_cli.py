@@ -133,6 +133,12 @@ def test_the_notebooks_recipe_uses_its_settings(clouds: Path) -> None:
     assert config["loss_average"] == "notebook"
 
 
+def test_the_fast_recipe_uses_its_settings(clouds: Path) -> None:
+    config = trained(clouds, "--recipe", "fast", "--epochs", 2, "--hidden", 8)["config"]
+    expected = {"recipe": "fast", "hidden": [8], "activation": "relu", "batch_size": 32, "schedule": "linear", "epochs": 2}
+    assert {name: config[name] for name in expected} == expected
+
+
 def test_doctor_reports_every_backend() -> None:
     result = run("doctor", "--json", "-")
     report = json.loads(result.stdout)
@@ -252,7 +258,7 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["train", "--backend", "numpy", "--path", "sparse"], ["no path 'sparse'", "--path", "numpy has loop"]),
         (["train", "--gradient", "right"], ["'right'", "exact, notebook"]),
         (["train", "--dtype", "float16"], ["'float16'", "float32, float64"]),
-        (["train", "--recipe", "soup"], ["'soup'", "default, notebook"]),
+        (["train", "--recipe", "soup"], ["'soup'", "default, fast, notebook"]),
         (["train", "--threads", "0"], ["0 from --threads"]),
         (["train", "--seed", "-1"], ["--seed must not be negative"]),
         (["train", "--json", "/nowhere/a.json"], ["/nowhere/a.json", "there is no folder"]),
@@ -265,6 +271,8 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["bench", "--sweep-hidden", "0,8"], ["'0,8' from --sweep-hidden"]),
         (["bench", "--sweep-batch", "32,70000"], ["70000 is more than the 60000 training samples"]),
         (["bench", "--until", "95.5"], ["--until", "between 0 and 1", "95.5"]),
+        (["bench", "--until", "0.9,soon"], ["'0.9,soon' from --until", "0.955,0.97"]),
+        (["bench", "--recipe", "notebook"], ["'notebook' from --recipe", "default, fast"]),
         (["bench", "--timeout", "0"], ["--timeout must be a positive number"]),
         (["doctor", "--json", "/nowhere/a.json"], ["/nowhere/a.json"]),
         (["train", "--frobnicate"], ["--frobnicate"]),

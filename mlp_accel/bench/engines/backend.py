@@ -19,6 +19,7 @@ from mlp_accel.bench.engines.op_times import measure_roofline
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.network import init_params
 from mlp_accel.optimizers import find_optimizer
+from mlp_accel.schedules import find_schedule
 from mlp_accel.training.parameters import save_params
 from mlp_accel.training.train import evaluate
 from mlp_accel.training.trainer import Trainer
@@ -76,8 +77,10 @@ class BackendWorker:
         self.config = replace(self.config, seed=seed)
         self.initial_params = init_params(self.config.layer_sizes, seed)
         del self.trainer  # its memory may be needed
+        self.backend.synchronize()
+        start = time.perf_counter()
         self.trainer = self._trainer(self.data.x_train, self.data.y_train)
-        return {}
+        return {"preparation_seconds": time.perf_counter() - start}
 
     def roofline(self) -> dict[str, Any]:
         """How far the ops of a step are from what the device can do: `measure_roofline`."""
@@ -121,6 +124,8 @@ class BackendWorker:
             gradient=config.gradient,
             optimizers=[self.optimizer],
             learning_rates=[config.learning_rate],
+            schedule=find_schedule(config.schedule),
+            epochs=config.schedule_epochs or 1,
             seeds=[config.seed],
             path=self.path,
             threads=config.threads,

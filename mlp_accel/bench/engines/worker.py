@@ -42,7 +42,7 @@ class TrainingWorker(Protocol):
         """Read the data and put it where it is trained on; ``transfer_seconds``, of a backend also ``path`` and ``passed_over``."""
 
     def restart(self, seed: int) -> dict[str, Any]:
-        """Begin the training anew from `seed`."""
+        """Begin the training anew from `seed`, with the data as they were read; ``preparation_seconds`` until it can train."""
 
     def epoch(self) -> tuple[float, float | None]:
         """Train on every sample once and wait until it is done; mean loss and accuracy."""

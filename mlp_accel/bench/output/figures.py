@@ -64,11 +64,9 @@ def panels(result: Result) -> list[Panel]:
     for sweep in result.sweeps:
         title = f"Speed against {PARAMETERS[sweep.parameter]}"
         found.append(Panel(title, 4.0, partial(_sweep, sweep=sweep, style=style)))
-    if result.until:
-        until = result.until
-        title = f"Seconds of training to {until.accuracy:.2%} on the test set, {until.seeds_of(*until.results)}"
-        races = [(race, race.seconds) for race in until.results]
-        found.append(Panel(title, 1.3 + 0.45 * len(races), partial(_bars, rows=races)))
+    for until in result.until:
+        races = [(race, race.time) for race in until.results]
+        found.append(Panel(until.title, 1.3 + 0.45 * len(races), partial(_bars, rows=races)))
     if result.roofline:
         found.append(Panel("Roofline of the ops of a step", 4.2, partial(_roofline, found=result.roofline, style=style)))
     return found

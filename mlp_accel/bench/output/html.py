@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from mlp_accel.bench.output.columns import Output, cells, columns_of
 from mlp_accel.bench.output.figures import WIDTH, Panel, describe, panels
 from mlp_accel.bench.output.tables import path_lines, sweep_path_lines
-from mlp_accel.bench.results import Result, Run, Sweep
+from mlp_accel.bench.output.until import COLUMNS, training, until_cells, until_notes
+from mlp_accel.bench.results import Result, Run, Sweep, Until
 from mlp_accel.bench.sweeps import PARAMETERS
 from mlp_accel.files import write_text
 
@@ -65,6 +66,7 @@ def report(result: Result) -> str:
         _epoch_table(result),
         _paragraphs(path_lines(result)),
         *(f"<h2>{escape(panel.title)}</h2><figure>{_svg(panel)}</figure>" for panel in panels(result)),
+        *(_until_table(until, result) + _paragraphs(until_notes(until)) for until in result.until),
         *(_crossover_table(sweep) + _paragraphs(sweep_path_lines(sweep)) for sweep in result.sweeps),
         _definitions("Settings", result.config.to_dict()),
         _definitions("Environment", environment),
@@ -96,6 +98,13 @@ def _epoch_cells(run: Run, result: Result) -> list[str]:
         reason = escape(f"{run.status}: {run.reason or ''}")
         return [escape(run.label), f'<td class="reason" colspan="{len(columns_of(Output.HTML))}">{reason}</td>']
     return [escape(text) for text in (run.label, *cells(run, result, Output.HTML, run.status))]
+
+
+def _until_table(until: Until, result: Result) -> str:
+    headings = [f"{' '.join(column.heading.split())} {column.unit}".strip() for column in COLUMNS]
+    rows = [[escape(text) for text in (found.label, *until_cells(found))] for found in until.results]
+    title, trained = escape(until.title), escape(training(until.config or result.config))
+    return f"<h2>{title}, in figures</h2><p>{trained}</p>" + _table(["", *headings], rows)
 
 
 def _crossover_table(sweep: Sweep) -> str:

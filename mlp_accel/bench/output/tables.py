@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp_accel.bench.output.columns import NOTHING, Output, cells, columns_of, seconds
-from mlp_accel.bench.results import Cell, PassedOver, Result, Roofline, Run, Sweep, TimeToAccuracy, Until
+from mlp_accel.bench.output.until import COLUMNS, until_cells, until_title
+from mlp_accel.bench.results import Cell, PassedOver, Result, Roofline, Run, Sweep, Until
 from mlp_accel.bench.sweeps import PARAMETERS
 
 STATUS_STYLE = "yellow"
@@ -102,22 +103,22 @@ def bench_notes(result: Result) -> list[str]:
     if config.short:
         notes.append("a short run: too few epochs to quote")
     notes += path_lines(result)
-    if result.until:
-        measured = {run.label for run in result.results if run.status == "ok"}
-        notes += [until_line(found, result.until) for found in result.until.results if found.label in measured]
     if result.interrupted:
         notes.append("interrupted: only what was measured until then")
     return notes
 
 
-def until_line(found: TimeToAccuracy, until: Until) -> str:
-    """How long an engine trained to the accuracy that was asked for."""
-    target = f"{found.label} to {until.accuracy:.2%} on the test set"
-    if found.seconds is None:
-        return f"{target}: {found.status}: {found.reason}"
-    times = found.seconds
-    spread = f"{seconds(times.min)}–{seconds(max(times.samples))}"
-    return f"{target}: {seconds(times.median)} s of training, the median of {until.seeds_of(found)} ({spread} s)"
+def until_table(until: Until, result: Result) -> Table:
+    """How long each engine took to an accuracy."""
+    table = _plain_table(until_title(until, result), "engine")
+    for column in COLUMNS:
+        table.add_column(column.heading, justify="right", no_wrap=True)
+    for found in until.results:
+        cells_of_row: list[str | Text] = [*until_cells(found)]
+        if found.seconds is None:
+            cells_of_row[0] = Text(found.status, style=STATUS_STYLE)
+        table.add_row(found.label, *cells_of_row)
+    return table
 
 
 def _plain_table(title: str, first: str) -> Table:

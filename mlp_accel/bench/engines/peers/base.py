@@ -19,6 +19,7 @@ from mlp_accel.bench.config import Config
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.network import init_params
+from mlp_accel.schedules import find_schedule
 from mlp_accel.training.train import evaluate
 from mlp_accel.training.trainer import order_generator
 
@@ -55,6 +56,9 @@ class Peer(ABC):
 
     activations: ClassVar[Sequence[str]] = ("tanh", "relu", "sigmoid")
     gradients: ClassVar[Sequence[str]] = ("exact",)
+    schedules: ClassVar[bool] = True
+    """Whether its learning rate can change from step to step; otherwise it keeps to the first one, and says so."""
+
     data: Dataset
 
     def __init__(self, config: Config) -> None:
@@ -113,9 +117,21 @@ class Peer(ABC):
         if self.gradient not in self.gradients:
             raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
 
+    def follows_schedule(self) -> bool:
+        """Whether it trains with the learning rates that were asked for."""
+        return self.schedules or self.config.schedule == "constant"
+
     def next_order(self) -> npt.NDArray[np.int64]:
         """The order of the samples in the next epoch, the same as that of the backends; drawn by the clock, as theirs is."""
         return self._generator.permutation(self._n)
+
+    def next_rates(self) -> list[float]:
+        """The learning rate of each step of the next epoch, of which `next_order` tells the samples."""
+        config, epoch = self.config, self._epoch
+        self._epoch += 1
+        n_steps, epochs = -(-self._n // self.batch_size), max(config.schedule_epochs or 1, epoch + 1)
+        rates: list[float] = find_schedule(config.schedule).rates(self.learning_rate, epoch, epochs, n_steps).tolist()
+        return rates
 
     # What the worker calls ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +142,7 @@ class Peer(ABC):
         self.place(rng.random((n, self.layer_sizes[0])).astype(self.dtype), rng.integers(0, self.layer_sizes[-1], n))
         self._begin(n)
         self.epoch()
-        return {"device": "cpu", "form": self.form}
+        return {"device": "cpu", "form": self.form if self.follows_schedule() else f"{self.form}, at a constant rate"}
 
     def versions(self) -> dict[str, str]:
         """Of the libraries."""
@@ -135,20 +151,20 @@ class Peer(ABC):
     def load(self) -> dict[str, Any]:
         """Read the data, scale and convert it, and begin the training."""
         self.data = load(self.config.data)
-        x = self.data.x_train
         begin = perf_counter()
-        if x.dtype == np.uint8:
-            x = np.multiply(x, 1 / 255, dtype=self.dtype)
-        self.place(np.ascontiguousarray(x, dtype=self.dtype), self.data.y_train)
+        self._place_data()
         seconds = perf_counter() - begin
-        self._begin(len(x))
+        self._begin(len(self.data.y_train))
         return {"transfer_seconds": seconds}
 
     def restart(self, seed: int) -> dict[str, Any]:
         """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
         self.seed = seed
-        self._begin(len(self.data.y_train))
-        return {}
+        params = self._initial_params()
+        begin = perf_counter()
+        self._place_data()
+        self._begin(len(self.data.y_train), params)
+        return {"preparation_seconds": perf_counter() - begin}
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the test set of the parameters it has reached, computed by our NumPy backend."""
@@ -157,9 +173,15 @@ class Peer(ABC):
         loss, accuracy = evaluate(*arguments, threads=self.threads)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
-    def _begin(self, n: int) -> None:
-        self._n, self._generator = n, order_generator(self.seed)
-        self.start(self._initial_params())
+    def _place_data(self) -> None:
+        x = self.data.x_train
+        if x.dtype == np.uint8:
+            x = np.multiply(x, 1 / 255, dtype=self.dtype)
+        self.place(np.ascontiguousarray(x, dtype=self.dtype), self.data.y_train)
+
+    def _begin(self, n: int, params: HostParams | None = None) -> None:
+        self._n, self._generator, self._epoch = n, order_generator(self.seed), 0
+        self.start(params or self._initial_params())
 
     def _initial_params(self) -> HostParams:
         return [(w.astype(self.dtype), b.astype(self.dtype)) for w, b in init_params(self.layer_sizes, self.seed)]

@@ -34,9 +34,12 @@ class JaxPeer(Peer):
         self.start(self._initial_params())
         n, n_in = self.config.n_train, self.layer_sizes[0]
         x, y = jax.ShapeDtypeStruct((n, n_in), jnp.dtype(self.dtype)), jax.ShapeDtypeStruct((n,), jnp.int32)
-        order = jax.ShapeDtypeStruct((n,), jnp.int32)
-        epoch = jax.jit(functools.partial(_epoch, jax, self.activation, self.batch_size, self.learning_rate), donate_argnums=0)
-        self._compiled = epoch.lower(self.layers, order, x, y).compile()
+        order, rates = (
+            jax.ShapeDtypeStruct((n,), jnp.int32),
+            jax.ShapeDtypeStruct((-(-n // self.batch_size),), jnp.dtype(self.dtype)),
+        )
+        epoch = jax.jit(functools.partial(_epoch, jax, self.activation, self.batch_size), donate_argnums=0)
+        self._compiled = epoch.lower(self.layers, order, rates, x, y).compile()
         return {"device": "cpu", "form": self.form}
 
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
@@ -48,8 +51,9 @@ class JaxPeer(Peer):
         self.layers = [(jnp.array(weights), jnp.array(bias)) for weights, bias in params]
 
     def epoch(self) -> tuple[float, float | None]:
-        order = self.package.numpy.asarray(self.next_order(), self.package.numpy.int32)
-        self.layers, loss, accuracy = self._compiled(self.layers, order, self.x, self.y)
+        jnp = self.package.numpy
+        order, rates = jnp.asarray(self.next_order(), jnp.int32), jnp.asarray(self.next_rates(), self.dtype)
+        self.layers, loss, accuracy = self._compiled(self.layers, order, rates, self.x, self.y)
         self.package.block_until_ready(self.layers)
         return float(loss), float(accuracy)
 
@@ -57,9 +61,7 @@ class JaxPeer(Peer):
         return [(np.array(weights), np.array(bias)) for weights, bias in self.layers]
 
 
-def _epoch(
-    jax: Any, activation: str, batch_size: int, learning_rate: float, layers: Any, order: Any, x: Any, y: Any
-) -> tuple[Any, Any, Any]:
+def _epoch(jax: Any, activation: str, batch_size: int, layers: Any, order: Any, rates: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
     """New layers, mean loss and accuracy of an epoch.
 
     The order is drawn outside: `jax.random.permutation` sorts, which takes a fifth of an epoch of MNIST.
@@ -74,15 +76,17 @@ def _epoch(
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
         return losses.mean(), (losses.sum(), (logits.argmax(axis=1) == y).sum())
 
-    def step(layers: Any, batch: Any) -> tuple[Any, tuple[Any, Any]]:
+    def step(layers: Any, batch_and_rate: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
+        batch, rate = batch_and_rate
         grads, sums = jax.grad(mean_loss, has_aux=True)(layers, x[batch], y[batch])
-        return jax.tree.map(lambda parameter, grad: parameter - learning_rate * grad, layers, grads), sums
+        return jax.tree.map(lambda parameter, grad: parameter - rate * grad, layers, grads), sums
 
     n = len(x)
-    whole = n - n % batch_size
-    layers, (losses, hits) = jax.lax.scan(step, layers, order[:whole].reshape(-1, batch_size))
+    steps = n // batch_size
+    whole = steps * batch_size
+    layers, (losses, hits) = jax.lax.scan(step, layers, (order[:whole].reshape(-1, batch_size), rates[:steps]))
     loss, hit = losses.sum(), hits.sum()
     if whole < n:
-        layers, (last_loss, last_hits) = step(layers, order[whole:])
+        layers, (last_loss, last_hits) = step(layers, (order[whole:], rates[steps]))
         loss, hit = loss + last_loss, hit + last_hits
     return layers, loss / n, hit / n

@@ -21,6 +21,7 @@ class NotebookPeer(Peer):
     distributions = ("numpy",)
     form = "as in the notebook, float64"
     activations = ("tanh",)
+    schedules = False
     gradients = ("exact", "notebook")
 
     def check_settings(self) -> None:

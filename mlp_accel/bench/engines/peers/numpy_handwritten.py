@@ -35,13 +35,13 @@ class NumpyHandwrittenPeer(Peer):
         n = len(self.x)
         order = self.next_order()
         loss = hits = 0.0
-        for start in range(0, n, self.batch_size):
-            batch_loss, batch_hits = self._step(order[start : start + self.batch_size])
+        for start, rate in zip(range(0, n, self.batch_size), self.next_rates(), strict=True):
+            batch_loss, batch_hits = self._step(order[start : start + self.batch_size], rate)
             loss += batch_loss
             hits += batch_hits
         return float(loss) / n, float(hits) / n
 
-    def _step(self, batch: Array) -> tuple[Any, Any]:
+    def _step(self, batch: Array, rate: float) -> tuple[Any, Any]:
         m = len(batch)
         outputs, samples = [a[:m] for a in self.outputs], self.samples[:m]
         np.take(self.x, batch, axis=0, out=outputs[0], mode="clip")  # any other mode copies once more
@@ -58,7 +58,7 @@ class NumpyHandwrittenPeer(Peer):
         sums = z.sum(axis=1, keepdims=True)
         loss = np.log(sums).sum() - of_label.sum()
         z /= sums
-        self._backward(outputs, self._output_delta(z, samples, y))
+        self._backward(outputs, self._output_delta(z, samples, y, rate))
         return loss, hits
 
     def _activate(self, z: Array) -> None:
@@ -72,16 +72,16 @@ class NumpyHandwrittenPeer(Peer):
             z += 1
             np.reciprocal(z, out=z)
 
-    def _output_delta(self, y_hat: Array, samples: Array, y: Array) -> Array:
+    def _output_delta(self, y_hat: Array, samples: Array, y: Array, rate: float) -> Array:
         """Learning rate times the error at the logits, written over the probabilities."""
         if self.gradient == "notebook":
             slope = y_hat * (1 - y_hat)
-            slope *= self.learning_rate
+            slope *= rate
             y_hat[samples, y] -= 1
             y_hat *= slope
         else:
             y_hat[samples, y] -= 1
-            y_hat *= self.learning_rate / len(y)
+            y_hat *= rate / len(y)
         return y_hat
 
     def _backward(self, outputs: list[Array], delta: Array) -> None:

@@ -41,7 +41,10 @@ class PyTorchPeer(Peer):
         torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for batch in torch.from_numpy(self.next_order()).split(self.batch_size):
+        (settings,) = self.optimizer.param_groups
+        for batch, settings["lr"] in zip(
+            torch.from_numpy(self.next_order()).split(self.batch_size), self.next_rates(), strict=True
+        ):
             x, y = self.x[batch], self.y[batch]
             logits = self.model(x)
             loss = torch.nn.functional.cross_entropy(logits, y)

@@ -27,14 +27,15 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
         n = len(self.x)
         loss_sum, hits = torch.zeros((), dtype=self.x.dtype), torch.zeros((), dtype=torch.int64)
         with torch.inference_mode():
-            for batch in torch.from_numpy(self.next_order()).split(self.batch_size):
+            batches = torch.from_numpy(self.next_order()).split(self.batch_size)
+            for batch, rate in zip(batches, self.next_rates(), strict=True):
                 x = torch.index_select(self.x, 0, batch, out=self.outputs[0][: len(batch)])
-                loss, correct = self._step(x, self.y[batch])
+                loss, correct = self._step(x, self.y[batch], rate)
                 loss_sum += loss
                 hits += correct
         return float(loss_sum) / n, float(hits) / n
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         torch, layers = self.package, self.layers
         outputs = [x]
         for (weights, bias), buffer in zip(layers, self.outputs[1:], strict=True):
@@ -56,8 +57,8 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
         for layer in reversed(range(len(layers))):
             weights, bias = layers[layer]
             below = self._hidden_delta(delta @ weights.T, outputs[layer]) if layer else None
-            weights.addmm_(outputs[layer].T, delta, alpha=-self.learning_rate)
-            bias.sub_(delta.sum(0), alpha=self.learning_rate)
+            weights.addmm_(outputs[layer].T, delta, alpha=-rate)
+            bias.sub_(delta.sum(0), alpha=rate)
             delta = below
         return loss, hits
 

@@ -18,6 +18,7 @@ class ScikitLearnPeer(Peer):
     modules = ("sklearn.neural_network",)
     distributions = ("scikit-learn",)
     form = "MLPClassifier.partial_fit"
+    schedules = False
 
     def check_settings(self) -> None:
         super().check_settings()
