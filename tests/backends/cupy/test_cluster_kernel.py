@@ -144,8 +144,8 @@ H200_SHARED = 232_448
 def test_the_largest_network_that_fits_is_the_largest() -> None:
     shape = ClusterShape(784, 32, 10, 128, TANH, SGD)
     widest = largest_hidden(shape, H200_SHARED)
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert f"a cluster holds up to {widest} hidden units" in readme
+    docs = (Path(__file__).parents[3] / "docs" / "gpu.md").read_text()
+    assert f"a cluster holds up to {widest} hidden units" in docs
     for hidden in range(1, 400):
         assert (fit(replace(shape, hidden=hidden), H200_SHARED) is not None) == (hidden <= widest)
 
