@@ -148,9 +148,10 @@ def cpu_study() -> str:
         fastest = cell["fastest_peer"]
         lines.append(f"| {name} | {cell['path']} | {numba:.4f} | {fastest} {seconds[fastest]:.4f} | {' | '.join(found)} |")
     machine = next(iter(cells.values()))["environment"]
+    commits = dict.fromkeys(cell["environment"]["commit"][:10] for cell in cells.values())
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {machine['commit'][:10]}. Seconds per epoch, "
+        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {', '.join(commits)}. Seconds per epoch, "
         "medians. The last three columns are ratios of such times, with their 95 % intervals within the run; above 1 the engine "
         "that is named last is the faster one.",
     ]

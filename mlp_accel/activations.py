@@ -1,7 +1,7 @@
 """The activations of the hidden layers. A new one is one function here, or in a file of yours: see `activation`.
 
 Each is a function of what goes into a unit, with its slope (its derivative) as a function of what comes out or, where that is not
-enough to compute it, of what goes in. Both are recorded (see `mlp_accel.elementwise`), so every kernel of every backend has them.
+enough to compute it, of what goes in. Both are recorded (see `mlp_accel.recording`), so every kernel of every backend has them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.elementwise import Record, exp, expm1, log1p, maximum, minimum, record, where
+from mlp_accel.elementwise import exp, expm1, log1p, maximum, minimum, where
 from mlp_accel.elementwise import tanh as _tanh
 from mlp_accel.errors import SettingError
+from mlp_accel.recording import Record, record
 
 Function = Callable[[Any], Any]
 

@@ -9,7 +9,7 @@ defaults::
         return p, beta2 * m + (1.0 - beta2) * g
 
 The arguments between the gradient and ``rate`` are the slots; it returns the parameter, then the slots. The rule is recorded (see
-`mlp_accel.elementwise`), so every kernel of every backend has it. Conventions are those of PyTorch: momentum without dampening,
+`mlp_accel.recording`), so every kernel of every backend has it. Conventions are those of PyTorch: momentum without dampening,
 weight decay added to the gradient but for adamw, epsilon outside of the root.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.elementwise import Record, record, scalar_values, sqrt
+from mlp_accel.elementwise import sqrt
 from mlp_accel.errors import SettingError
+from mlp_accel.recording import Record, record, scalar_values
 
 UpdateFunction = Callable[..., Any]
 
@@ -55,8 +56,7 @@ class Rule:
     def rate_index(self) -> int | None:
         """The index of the scalar ``u`` if the rule is just ``p - u * g``, of parameter and gradient; None for any other rule.
 
-        Kernels have a faster form of such a rule: what makes up the gradient is multiplied by ``u`` and subtracted from the
-        parameters at once, so the gradient itself is never stored.
+        Kernels subtract ``u`` times what makes up the gradient from the parameters at once; the gradient is then never stored.
         """
         lines, results = self.record.assignments, self.record.results
         if self.n_slots or len(lines) != 2 or results != (lines[1].name,) or lines[1].operands != ("a0", lines[0].name):
@@ -209,9 +209,7 @@ class Optimizer:
             float64.
         """
         steps = np.arange(first_step, first_step + len(rates), dtype=np.float64)
-        values: Mapping[str, Any] = {"rate": rates, "step": steps, **self.values}
-        table: npt.NDArray[np.float64] = scalar_values(rule.record.scalars, dict(values))
-        return table
+        return scalar_values(rule.record.scalars, {"rate": rates, "step": steps, **self.values})
 
 
 @lru_cache(maxsize=256)

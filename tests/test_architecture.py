@@ -14,7 +14,7 @@ PACKAGE = Path(mlp_accel.__file__).parent
 
 FLOORS = {
     "what needs nothing": ("errors", "exit_codes", "files"),
-    "functions of numbers": ("elementwise", "activations", "optimizers", "schedules"),
+    "functions of numbers": ("elementwise", "recording", "activations", "optimizers", "schedules"),
     "what a backend is": ("backends.arrays", "backends.memory", "backends.paths", "backends.base"),
     "the algorithm": ("network",),
     "backends": ("backends",),

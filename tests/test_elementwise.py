@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mlp_accel import elementwise as e
-from mlp_accel.elementwise import record, scalar_values
 from mlp_accel.errors import RecordingError
+from mlp_accel.recording import record, scalar_values
 
 
 def evaluate(function: Callable[..., Any], *elements: Any, **scalars: float) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import pytest
 from mlp_accel.bench.output import columns
 from mlp_accel.bench.output.columns import COLUMNS, EVERYWHERE, Column, Output, cells, columns_of
 from mlp_accel.bench.output.html import report
-from mlp_accel.bench.output.tables import bench_table
+from mlp_accel.bench.output.tables import bench_table, path_lines
 from mlp_accel.bench.result_files import read_result
 from mlp_accel.bench.results import Result, Run
 from tests.bench.conftest import there, times
@@ -96,3 +96,11 @@ def test_every_column_is_a_field_of_the_json_file(result: Result) -> None:
         for name in column.key.split("."):
             value = value[name]
         assert value is not None
+
+
+def test_a_run_whose_threads_rested_more_often_than_once_an_epoch_says_so(result: Result) -> None:
+    run = next(run for run in result.results if run.path == "sparse")
+    epochs = len(times(run).samples)
+    for rests, said in ((epochs, False), (epochs + 1, True)):
+        lines = path_lines(replace(result, results=(replace(run, rests=rests),)))
+        assert (f"{run.label}: the machine was crowded, its threads rested {rests} times" in lines) == said

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlp_accel.activations import Activation
-from mlp_accel.elementwise import COMPARISONS, LOGICAL, Operand, Record
+from mlp_accel.elementwise import COMPARISONS, LOGICAL
 from mlp_accel.optimizers import Rule
+from mlp_accel.recording import Operand, Record
 
 REAL = {"float32": "float", "float64": "double"}
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from mlp_accel.activations import Activation
 from mlp_accel.backends.numba.compiler import EXACT_MATH, c_function, cache_folder, numba
-from mlp_accel.elementwise import Operand, Record
 from mlp_accel.optimizers import Rule
+from mlp_accel.recording import Operand, Record
 
 HEADER = '''"""Made by mlp_accel.backends.numba.generated."""
 

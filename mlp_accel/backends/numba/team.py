@@ -166,6 +166,7 @@ def _compiled() -> Any:
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(c_function(take_part, i(i, i)).address)
 
 
+@functools.cache
 def _address_in_libc(name: str) -> int:
     return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
 

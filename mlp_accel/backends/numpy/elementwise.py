@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.elementwise import OPERATORS, Assignment, Operand, Record
+from mlp_accel.elementwise import OPERATORS
+from mlp_accel.recording import Assignment, Operand, Record
 
 UFUNCS = {
     **{symbol: name for name, symbol in OPERATORS.items()},

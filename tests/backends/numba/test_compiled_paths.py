@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
-from mlp_accel import get_backend, init_params
+from mlp_accel import get_backend, init_params, mini_batch_sgd
 from mlp_accel.activations import ACTIVATIONS
 from mlp_accel.backends.numba.compiler import VECTOR_BYTES
 from mlp_accel.backends.numba.paths.dense import path as dense
@@ -24,6 +24,7 @@ from mlp_accel.backends.numba.paths.shared import run as shared
 from mlp_accel.backends.numba.paths.sparse import lists
 from mlp_accel.backends.numba.paths.sparse.lists import UNROLL
 from mlp_accel.backends.numba.paths.sparse.path import DENSITY
+from mlp_accel.backends.numba.team import RESTS, Team
 from mlp_accel.backends.paths import State
 from mlp_accel.backends.threads import available_cores
 from mlp_accel.errors import PathError
@@ -296,3 +297,28 @@ def test_an_order_that_names_a_sample_that_is_not_there_is_refused(kind: str) ->
         trainer._groups[0].run.epoch(np.arange(50)[None], np.full((1, 1, 1), 0.1))
         with pytest.raises(IndexError, match="50 samples"):
             trainer._groups[0].run.epoch(np.array([[0, wrong, *range(48)]]), np.full((1, 1, 1), 0.1))
+
+
+@pytest.mark.parametrize("path", ["sparse", "dense"])
+def test_how_often_threads_rested_is_in_the_history(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images(300, 60, 0.2), np.random.default_rng(1).integers(0, 10, 300)
+    work = Team.work
+
+    def crowded(team: Team, *arguments: int) -> None:
+        work(team, *arguments)
+        team._threads[0, RESTS] += 3  # as on a machine where other processes compute
+
+    monkeypatch.setattr(Team, "work", crowded)
+    history = mini_batch_sgd(x, y, init_params([60, 20, 10], 1), backend="numba", path=path, epochs=2)
+    assert history.rests >= 2 * 3
+    loop = mini_batch_sgd(x, y, init_params([60, 20, 10], 1), backend="numba", path="loop", epochs=2)
+    assert loop.rests == 0, "the loop's threads do not rest"
+
+
+@pytest.mark.parametrize("path", ["sparse", "dense"])
+def test_without_the_clock_of_posix_the_loop_is_taken_which_is_said(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "HAS_CLOCK", False)
+    x, y = images(50, 60, 0.2), np.random.default_rng(1).integers(0, 10, 50)
+    trainer = Trainer(x, y, [init_params([60, 10], 1)], get_backend("numba"), batch_size=8)
+    assert trainer.taken.name == "loop"
+    assert "POSIX" in dict(trainer.taken.passed_over)[path]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mlp_accel import elementwise as e
 from mlp_accel.backends.numpy.elementwise import numpy_function, numpy_source
-from mlp_accel.elementwise import Record, record, scalar_values
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
+from mlp_accel.recording import Record, record, scalar_values
 
 SCALARS = {"u": 0.75, "v": -1.5}
 UNARY: tuple[Callable[[Any], Any], ...] = (

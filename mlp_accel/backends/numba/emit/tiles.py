@@ -1,10 +1,10 @@
-"""Products whose sums stay in vector registers. `rows`, `vectors` and `unroll`, which set their number, must be constants."""
+"""Products whose sums stay in vector registers. `rows` and `vectors`, which set their number, must be constants."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 
 from mlp_accel.backends.numba.compiler import FEATURES
@@ -14,113 +14,26 @@ TILE_ROWS = 8 if "avx512f" in FEATURES or "neon" in FEATURES else 4
 """Rows of a tile that is two vectors wide: its sums take 16 of the 32 vector registers, or 8 of the 16 that AVX2 has."""
 
 
-def _entry(e: Emitter, entries: Any, position: Any) -> tuple[Any, Any]:
-    """The number and the value of an entry of a list, which lie one behind the other."""
-    number_at = e.builder.shl(position, e.at(1))
-    place = e.builder.gep(entries, [number_at])
-    number = e.builder.load(e.builder.bitcast(place, ir.IntType(e.alignment * 8).as_pointer()))
-    value = e.element(entries, e.builder.add(number_at, e.at(1)))
-    return number if number.type == INDEX else e.builder.zext(number, INDEX), value
+def _add_products(e: Emitter, sums: list[list[Any]], coefficients: Iterable[Any], row: list[Any]) -> None:
+    """``sums[i][c] += coefficients[i] * row[c]``, for numbers and vectors."""
+    for register, coefficient in zip(sums, coefficients, strict=True):
+        for variable, values in zip(register, row, strict=True):
+            e.accumulate(variable, coefficient, values)
 
 
-@emitted
-def input_number(typing_context: Any, entries: Any, position: Any) -> Any:
-    """The number of the input of an entry of a list."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder, signature, arguments, entries.dtype)
-        return _entry(e, e.data(0), arguments[1])[0]
-
-    return types.int64(entries, position), emit
+Place = tuple[Any, Any, Any]
+"""A matrix in memory: a pointer, the place of its first element, and its stride."""
 
 
-@emitted
-def sparse_row(
-    typing_context: Any,
-    vectors: Any,
-    unroll: Any,
-    out: Any,
-    out_at: Any,
-    base: Any,
-    base_at: Any,
-    scale: Any,
-    entries: Any,
-    first: Any,
-    count: Any,
-    matrix: Any,
-    matrix_at: Any,
-) -> Any:
-    """A row plus a weighted sum of some rows of a matrix, which a list of entries ``(number, value)`` names.
-
-    ``out[out_at + j] = base[base_at + j] + scale * sum(value * matrix[matrix_at + number * columns + j])`` over the `count`
-    entries, for ``j`` over all `columns`, which are `vectors` whole vectors. `count` must be a multiple of `unroll`, the number of
-    sums that run side by side to hide the latency of the additions. All arrays are flat.
-    """
-    signature = types.void(vectors, unroll, out, out_at, base, base_at, scale, entries, first, count, matrix, matrix_at)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder, signature, arguments, out.dtype)
-        _, _, _, out_at, _, base_at, scale, _, first, count, _, matrix_at = arguments
-        target, source, list_, rows = (e.data(position) for position in (2, 4, 7, 10))
-        columns = e.at(vectors.literal_value * e.lanes)
-        sums = [[e.accumulator() for _ in range(vectors.literal_value)] for _ in range(unroll.literal_value)]
-        with cgutils.for_range_slice(builder, first, builder.add(first, count), e.at(len(sums)), INDEX) as (position, _):
-            for step, register in enumerate(sums):
-                number, value = _entry(e, list_, builder.add(position, e.at(step)))
-                coefficient = e.splat(value)
-                start = builder.add(matrix_at, builder.mul(number, columns))
-                for c, variable in enumerate(register):
-                    e.accumulate(variable, coefficient, e.load(rows, builder.add(start, e.at(c * e.lanes))))
-        factor = e.splat(scale)
-        for c in range(vectors.literal_value):
-            parts = [builder.load(register[c]) for register in sums]
-            while len(parts) > 1:
-                parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-            before = e.load(source, builder.add(base_at, e.at(c * e.lanes)))
-            e.store(e.multiply_add(factor, parts[0], before), target, builder.add(out_at, e.at(c * e.lanes)))
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@emitted
-def scatter_row(
-    typing_context: Any,
-    vectors: Any,
-    row: Any,
-    row_at: Any,
-    scale: Any,
-    entries: Any,
-    first: Any,
-    stop: Any,
-    matrix: Any,
-    matrix_at: Any,
-) -> Any:
-    """Add multiples of a row to some rows of a matrix, which a list of entries ``(number, value)`` names.
-
-    ``matrix[matrix_at + number * columns + j] += scale * value * row[row_at + j]`` for the entries from `first` to `stop`, for
-    ``j`` over all `columns`, which are `vectors` whole vectors. All arrays are flat.
-    """
-    signature = types.void(vectors, row, row_at, scale, entries, first, stop, matrix, matrix_at)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e = Emitter(context, builder, signature, arguments, matrix.dtype)
-        _, _, row_at, scale, _, first, stop, _, matrix_at = arguments
-        source, list_, rows = (e.data(position) for position in (1, 4, 7))
-        shifts = [e.at(c * e.lanes) for c in range(vectors.literal_value)]
-        columns = e.at(vectors.literal_value * e.lanes)
-        factor = e.splat(scale)
-        scaled = [builder.fmul(factor, e.load(source, builder.add(row_at, shift))) for shift in shifts]
-        with cgutils.for_range_slice(builder, first, stop, e.at(1), INDEX) as (position, _):
-            number, value = _entry(e, list_, position)
-            coefficient = e.splat(value)
-            start = builder.add(matrix_at, builder.mul(number, columns))
-            for shift, part in zip(shifts, scaled, strict=True):
-                at = builder.add(start, shift)
-                e.store(e.multiply_add(coefficient, part, e.load(rows, at)), rows, at)
-        return context.get_dummy_value()
-
-    return signature, emit
+def _finish(e: Emitter, sums: list[list[Any]], scale: Any, base: Place, out: Place, mask: Any) -> None:
+    """``out[i, j] = base[i, j] + scale * sums[i, j]``."""
+    factor = e.splat(scale)
+    for i, register in enumerate(sums):
+        before, after = (e.builder.add(at, e.builder.mul(e.at(i), stride)) for _, at, stride in (base, out))
+        for c, variable in enumerate(register):
+            shift = e.at(c * e.lanes)
+            value = e.load(base[0], e.builder.add(before, shift), mask)
+            e.store(e.multiply_add(factor, e.builder.load(variable), value), out[0], e.builder.add(after, shift), mask)
 
 
 @emitted
@@ -172,17 +85,9 @@ def dense_tile(
             start = builder.add(b_at, builder.mul(k, b_stride))
             row = [e.load(right, builder.add(start, e.at(c * e.lanes)), mask) for c in range(vectors.literal_value)]
             column = builder.add(a_at, builder.mul(k, a_column))
-            for i, register in enumerate(sums):
-                coefficient = e.splat(e.element(left, builder.add(column, builder.mul(e.at(i), a_row))))
-                for variable, values in zip(register, row, strict=True):
-                    e.accumulate(variable, coefficient, values)
-        factor = e.splat(scale)
-        for i, register in enumerate(sums):
-            for c, variable in enumerate(register):
-                shift = e.at(c * e.lanes)
-                before = e.load(source, builder.add(builder.add(base_at, builder.mul(e.at(i), base_stride)), shift), mask)
-                after = e.multiply_add(factor, builder.load(variable), before)
-                e.store(after, target, builder.add(builder.add(out_at, builder.mul(e.at(i), out_stride)), shift), mask)
+            elements = (builder.add(column, builder.mul(e.at(i), a_row)) for i in range(len(sums)))
+            _add_products(e, sums, (e.splat(e.element(left, element)) for element in elements), row)
+        _finish(e, sums, scale, (source, base_at, base_stride), (target, out_at, out_stride), mask)
         return context.get_dummy_value()
 
     return signature, emit
@@ -234,10 +139,7 @@ def rows_tile(
         with cgutils.for_range_slice(builder, e.at(0), depth, e.at(1), INDEX) as (k, _):
             start = builder.add(b_at, builder.mul(k, b_stride))
             row = [e.load(right, builder.add(start, shift)) for shift in shifts]
-            for pointer, register in zip(pointers, sums, strict=True):
-                coefficient = e.splat(e.element(pointer, k))
-                for variable, values in zip(register, row, strict=True):
-                    e.accumulate(variable, coefficient, values)
+            _add_products(e, sums, (e.splat(e.element(pointer, k)) for pointer in pointers), row)
         for i, register in enumerate(sums):
             place = builder.add(out_at, builder.mul(e.at(i), out_stride))
             for variable, shift in zip(register, shifts, strict=True):
@@ -298,18 +200,8 @@ def gradient_tile(
             e.prefetch(inputs_of(builder.add(ahead, i)), locality=2)
             start = builder.add(b_at, builder.mul(i, b_stride))
             row = [e.load(right, builder.add(start, shift)) for shift in shifts]
-            for k, register in enumerate(sums):
-                coefficient = e.splat(e.element(pointer, e.at(k)))
-                for variable, values in zip(register, row, strict=True):
-                    e.accumulate(variable, coefficient, values)
-        factor = e.splat(scale)
-        for k, register in enumerate(sums):
-            before, after = (
-                builder.add(at, builder.mul(e.at(k), stride)) for at, stride in ((base_at, base_stride), (out_at, out_stride))
-            )
-            for variable, shift in zip(register, shifts, strict=True):
-                value = e.multiply_add(factor, builder.load(variable), e.load(source, builder.add(before, shift)))
-                e.store(value, to, builder.add(after, shift))
+            _add_products(e, sums, (e.splat(e.element(pointer, e.at(k))) for k in range(len(sums))), row)
+        _finish(e, sums, scale, (source, base_at, base_stride), (to, out_at, out_stride), None)
         return context.get_dummy_value()
 
     return signature, emit

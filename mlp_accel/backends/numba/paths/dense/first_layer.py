@@ -11,7 +11,7 @@ from mlp_accel.backends.numba.emit.addresses import array_at
 from mlp_accel.backends.numba.emit.product import Matrix
 from mlp_accel.backends.numba.emit.tiles import TILE_ROWS, gradient_tile, rows_tile
 from mlp_accel.backends.numba.paths.dense.rows import Rows, unpack_rows
-from mlp_accel.backends.numba.paths.shared.backward import update
+from mlp_accel.backends.numba.paths.shared.backward import gradient_target, update
 from mlp_accel.backends.numba.paths.shared.memory import N_IN, Scratch, minibatch_of, samples_of, segment_out, unpack
 
 DEPTH = 128
@@ -100,9 +100,7 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     sample, lanes = first_row(rows, scratch, batch, start), VECTOR_BYTES // network.first.itemsize
     units = 2 * lanes if panel > lanes else lanes
     ahead = sample + size if rows.in_place != 0 and start + 2 * size <= inputs.labels.shape[0] else sample
-    at_once = rules.rate_index >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
-    to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
+    at_once, scale, to = gradient_target(rules, inputs, network, batch, weights)
     for strip in range(0, size, STRIP):
         n = min(STRIP, size - strip)
         for begin in range(first, stop, TILE_INPUTS):

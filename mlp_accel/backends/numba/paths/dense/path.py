@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.arrays import Array
-from mlp_accel.backends.base import Backend
 from mlp_accel.backends.numba.paths.dense import first_layer
 from mlp_accel.backends.numba.paths.dense.rows import Rows
 from mlp_accel.backends.numba.paths.shared.memory import INPUTS, aligned_empty
 from mlp_accel.backends.numba.paths.shared.packing import division_of
-from mlp_accel.backends.numba.paths.shared.run import CompiledRun, Functions, Samples, threads_for
-from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
+from mlp_accel.backends.numba.paths.shared.run import CompiledPath, Functions, Samples, threads_for
+from mlp_accel.backends.paths import Task
 
 SEGMENTS = 4
 """Segments of the inputs, if the threads divide those among them."""
-
-
-class DensePath(EpochPath):
-    """Trains whole epochs on floating samples, and on uint8 samples of which few values are zero."""
-
-    name = "dense"
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-
-    def why_not(self, task: Task) -> str | None:
-        return None
-
-    def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
-        samples = PixelRows(x, task) if task.data == "uint8" else FloatRows(x, task)
-        return CompiledRun(self.backend, task, states, samples, y)
 
 
 class FloatRows(Samples):
@@ -55,7 +36,7 @@ class FloatRows(Samples):
         return np.zeros(0, self.x.dtype)
 
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
-        return Rows(numbers[:, 0], numbers[:, 0], memory, memory, 1)
+        return Rows(numbers[:, 0], numbers[:, 0], memory, 1)
 
 
 class PixelRows(FloatRows):
@@ -72,4 +53,13 @@ class PixelRows(FloatRows):
 
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
         rows = memory.ctypes.data + np.arange(len(memory), dtype=np.int64) * memory.strides[0]
-        return Rows(numbers[:, 0], rows, memory.reshape(-1), self.scale, 0)
+        return Rows(numbers[:, 0], rows, self.scale, 0)
+
+
+class DensePath(CompiledPath):
+    """Trains whole epochs on floating samples, and on uint8 samples of which few values are zero."""
+
+    name = "dense"
+
+    def samples(self, x: npt.NDArray[Any], task: Task) -> Samples:
+        return PixelRows(x, task) if task.data == "uint8" else FloatRows(x, task)

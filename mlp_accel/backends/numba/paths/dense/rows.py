@@ -13,10 +13,8 @@ class Rows(NamedTuple):
     pixels: Integers
     """(n,): addresses of the rows in the order of training; of uint8 rows, or the same as `rows`."""
     rows: Integers
-    """Addresses of rows of floating numbers: of all samples in the order of training; or, of uint8 samples, of the rows of two
-    minibatches in `converted`, that of an even and that of an odd number."""
-    converted: Reals
-    """(2 * batch_size * n_in,): the samples of the minibatch that is trained on and of the next one, if they are uint8, scaled."""
+    """Addresses of rows of floating numbers: of all samples in the order of training; or, of uint8 samples, of room for two
+    minibatches, one of an even and one of an odd number, in which they are scaled."""
     scale: Reals
     """(1,): what a pixel is multiplied by."""
     in_place: Integer

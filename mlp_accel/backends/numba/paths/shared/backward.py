@@ -1,6 +1,6 @@
 """From the loss back to the first layer: deltas of all layers, gradients and updates.
 
-Each function does it for some of the units, of the samples or of the pixels; `memory` explains blocks, shares and panels.
+Each function does it for some of the units, of the samples or of the inputs; `memory` explains blocks, shares and panels.
 """
 
 from __future__ import annotations
@@ -70,17 +70,38 @@ def update(rules: Rules, inputs: EpochInput, network: Network, batch: int, param
 
 
 @inlined
+def gradient_target(rules: Rules, inputs: EpochInput, network: Network, batch: int, parameters: Any) -> Any:
+    """What a gradient is added to, and times what: by a rule that is just ``p - u * g`` the parameters themselves, times ``-u``.
+
+    Returns
+    -------
+    at_once : bool
+        Whether that is so; by any other rule the gradient is stored first, and `update` applies the rule.
+    scale : number
+    target : array
+        The parameters, or their gradients.
+    """
+    one, at_once = parameters.dtype.type(1), rules.rate_index >= 0
+    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
+    address = parameters.ctypes.data + (0 if at_once else network.stride)
+    return at_once, scale, array_at(address, parameters.shape[0], one)
+
+
+@inlined
+def job_of(network: Network, block: int, share: int) -> Any:
+    """The number of a share of a block among all jobs, and how many those are."""
+    return block * network.shares + share, network.layers[0, OUT_STRIDE] // network.block * network.shares
+
+
+@inlined
 def update_weights_above(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
 ) -> None:
     """Update the part of the weights above the first layer that this job has, and of their copy in `transposed`."""
     layers, width, matrix, copy = network.layers, network.block, network.weights, network.transposed
     n_shares = network.shares
-    n_jobs = layers[0, OUT_STRIDE] // width * n_shares
-    job = block * n_shares + share
-    one, at_once = matrix.dtype.type(1), rules.rate_index >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
-    updated = array_at(matrix.ctypes.data + (0 if at_once else network.stride), matrix.shape[0], one)
+    job, n_jobs = job_of(network, block, share)
+    at_once, scale, updated = gradient_target(rules, inputs, network, batch, matrix)
     base = matrix if at_once else scratch.zeros
     for layer in range(1, layers.shape[0]):
         n_in, n_out, stride_in, stride, weights, transposed, _, source, target = row_of(layers, layer)
@@ -108,12 +129,9 @@ def update_biases(
 ) -> None:
     """Update the part of the biases of all layers that this job has."""
     layers, width, biases, deltas = network.layers, network.block, network.bias, scratch.deltas
-    n_shares = network.shares
-    n_jobs = layers[0, OUT_STRIDE] // width * n_shares
-    job, line = block * n_shares + share, CACHE_LINE // biases.itemsize
-    one, at_once = biases.dtype.type(1), rules.rate_index >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
-    to = array_at(biases.ctypes.data + (0 if at_once else network.stride), biases.shape[0], one)
+    line = CACHE_LINE // biases.itemsize
+    job, n_jobs = job_of(network, block, share)
+    at_once, scale, updated = gradient_target(rules, inputs, network, batch, biases)
     base = biases if at_once else scratch.zeros
     for layer in range(layers.shape[0]):
         _, _, _, stride, _, _, bias, _, target = row_of(layers, layer)
@@ -125,7 +143,7 @@ def update_biases(
             first, stop = n_lines * job // n_jobs * line, min(n_lines * (job + 1) // n_jobs * line, stride)
         if stop > first:
             at = bias + first
-            sums, before = Matrix(to, at, 0, 1), Matrix(base, at if at_once else 0, 0, 1)
+            sums, before = Matrix(updated, at, 0, 1), Matrix(base, at if at_once else 0, 0, 1)
             rows = Matrix(deltas, target + first, stride, 1)
             product(ONE, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
             if not at_once:

@@ -31,7 +31,6 @@ from mlp_accel.backends.numba.emit.addresses import call
 from mlp_accel.backends.numba.paths.shared import backward, forward
 from mlp_accel.backends.numba.paths.shared.memory import (
     INPUTS,
-    OUT_STRIDE,
     SAMPLES,
     UNITS,
     EpochInput,
@@ -54,8 +53,8 @@ def compute(table: int, phase: int, job: int, one: Any) -> int:
     """One job of one phase of an epoch; `table` is the address of what `table_of` made."""
     inputs, rules, network, scratch = unpack(table, one)
     division, shares, n_segments = network.division, network.shares, inputs.segments.shape[0] - 1
-    n_jobs = network.layers[0, OUT_STRIDE] // network.block * shares
     block, share = job // shares, job % shares
+    _, n_jobs = backward.job_of(network, block, share)
     has_second = network.layers.shape[0] > 1
     if division == SAMPLES:
         step, begin, end = phase // 2, phase % 2 * FORWARD, FORWARD + phase % 2 * FORWARD

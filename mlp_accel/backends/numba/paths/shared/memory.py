@@ -54,7 +54,6 @@ N_IN, N_OUT, IN_STRIDE, OUT_STRIDE, WEIGHTS, TRANSPOSED, BIAS, INPUT, OUTPUT = r
 Integer = Annotated[Any, types.int64]
 Integers = Annotated[Any, types.int64[::1]]
 IntegerTable = Annotated[Any, types.int64[:, ::1]]
-Entries = Annotated[Any, types.uint32[::1]]
 Doubles = Annotated[Any, types.float64[::1]]
 Reals = Annotated[Any, None]
 """The types of fields, as Numba knows them; `Reals` are of the type of the parameters."""

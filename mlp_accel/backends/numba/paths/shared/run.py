@@ -16,8 +16,8 @@ from mlp_accel.backends.numba.compiler import usable_threads
 from mlp_accel.backends.numba.generated import ActivationAddresses, activation_addresses, rule_address
 from mlp_accel.backends.numba.paths.shared import epoch, packing
 from mlp_accel.backends.numba.paths.shared.memory import EpochInput, Network, Rules, Scratch, table_of
-from mlp_accel.backends.numba.team import Team
-from mlp_accel.backends.paths import PathRun, State, Task, check_orders
+from mlp_accel.backends.numba.team import HAS_CLOCK, Team
+from mlp_accel.backends.paths import EpochPath, PathRun, State, Task, check_orders
 
 Functions = tuple[Callable[..., int] | None, Callable[..., int], Callable[..., int]]
 
@@ -49,6 +49,23 @@ class Samples(ABC):
     @abstractmethod
     def in_order(self, numbers: npt.NDArray[np.int64], memory: Any) -> tuple[Any, ...]:
         """The tuple that the kernels unpack, from `numbers` in the order of training."""
+
+
+class CompiledPath(EpochPath):
+    """Trains whole epochs in compiled code."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def why_not(self, task: Task) -> str | None:
+        return None if HAS_CLOCK else "its threads need the clock of POSIX systems"
+
+    @abstractmethod
+    def samples(self, x: npt.NDArray[Any], task: Task) -> Samples:
+        """The samples in the form of this path."""
+
+    def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
+        return CompiledRun(self.backend, task, states, self.samples(x, task), y)
 
 
 class _Trainee:

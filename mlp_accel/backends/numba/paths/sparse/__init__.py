@@ -1,1 +1,1 @@
-"""The sparse path: whole epochs on uint8 images whose pixels are mostly zero."""
+"""The sparse path: whole epochs on samples whose values are mostly zero."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES, inlined
-from mlp_accel.backends.numba.emit.addresses import array_at
 from mlp_accel.backends.numba.emit.simd import prefetch
-from mlp_accel.backends.numba.emit.tiles import scatter_row, sparse_row
-from mlp_accel.backends.numba.paths.shared.backward import update
+from mlp_accel.backends.numba.emit.sparse_rows import scatter_row, sparse_row
+from mlp_accel.backends.numba.paths.shared.backward import gradient_target, update
 from mlp_accel.backends.numba.paths.shared.memory import HALF_PANEL, N_IN, PANEL_VECTORS, minibatch_of, segment_out, unpack
 from mlp_accel.backends.numba.paths.sparse.lists import UNROLL, unpack_lists
 
 PREFETCH_AHEAD = 8
 """How many samples before it is needed a list is brought into the cache."""
-
 
 LARGE = 256
 """Samples of a minibatch whose lists may have left the cache by the time of the update."""
@@ -66,9 +64,7 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
     entries, bounds, weights, deltas = lists.entries, lists.bounds, network.first, scratch.deltas
     vectors = panel * weights.itemsize // VECTOR_BYTES
-    at_once = rules.rate_index >= 0
-    scale = -inputs.scalars[batch * rules.n_scalars + rules.rate_index] if at_once else one
-    to = array_at(weights.ctypes.data + (0 if at_once else network.stride), weights.shape[0], one)
+    at_once, scale, to = gradient_target(rules, inputs, network, batch, weights)
     for unit in range(block * width, (block + 1) * width, panel):
         rows, at = block * width * scratch.largest.shape[0] + unit - block * width, unit * n_in
         for i in range(size):
