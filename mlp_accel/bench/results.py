@@ -2,6 +2,8 @@
 
 Each class is an object of the result file, and its attributes have the names that they have there: `Record.to_dict` writes it and
 `Record.from_dict` reads it. Files, checks and older schemas are in `result_files`.
+
+The module is longer than others because what stands in one file is declared in one place.
 """
 
 from __future__ import annotations
