@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         DatasetError,
         DeviceMemoryError,
         MlpAccelError,
+        ModelFileError,
         OutputError,
         ParameterFileError,
         PathError,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from mlp_accel.schedules import Schedule
     from mlp_accel.training.evaluate import evaluate
     from mlp_accel.training.history import History, NonFiniteLossError
+    from mlp_accel.training.model import Model, load_model
     from mlp_accel.training.notebook import from_notebook, to_notebook
     from mlp_accel.training.parameters import load_params, save_params
+    from mlp_accel.training.scaling import Scaling
     from mlp_accel.training.train import mini_batch_sgd, train_many
 
 __version__ = "0.1.0"
@@ -44,11 +47,14 @@ __all__ = [
     "DeviceMemoryError",
     "History",
     "MlpAccelError",
+    "Model",
+    "ModelFileError",
     "NonFiniteLossError",
     "Optimizer",
     "OutputError",
     "ParameterFileError",
     "PathError",
+    "Scaling",
     "Schedule",
     "SettingError",
     "__version__",
@@ -60,6 +66,7 @@ __all__ = [
     "get_backend",
     "init_params",
     "load",
+    "load_model",
     "load_params",
     "loss_accuracy",
     "mini_batch_sgd",
@@ -81,6 +88,7 @@ _HOMES = {
     "BackendUnavailableError": "errors",
     "DatasetError": "errors",
     "MlpAccelError": "errors",
+    "ModelFileError": "errors",
     "OutputError": "errors",
     "ParameterFileError": "errors",
     "PathError": "errors",
@@ -98,6 +106,9 @@ _HOMES = {
     "to_notebook": "training.notebook",
     "load_params": "training.parameters",
     "save_params": "training.parameters",
+    "Model": "training.model",
+    "load_model": "training.model",
+    "Scaling": "training.scaling",
     "evaluate": "training.evaluate",
     "mini_batch_sgd": "training.train",
 }

@@ -68,6 +68,10 @@ class Activation:
     def __str__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> Any:
+        """Those of this file are pickled by name, as their slopes have none."""
+        return (find_activation, (self.name,)) if BUILT_IN.get(self.name) is self else super().__reduce__()
+
     @cached_property
     def value(self) -> Record:
         """The function, recorded: of what goes into a unit."""

@@ -60,6 +60,10 @@ class ParameterFileError(MlpAccelError, ValueError):
     """A file of saved parameters is missing or malformed."""
 
 
+class ModelFileError(ParameterFileError):
+    """A model file is missing, malformed, or needs an activation that was not given."""
+
+
 class OutputError(MlpAccelError, OSError):
     """A file that was asked for cannot be written."""
 

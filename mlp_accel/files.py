@@ -39,10 +39,16 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], check: Callable[[Path], object] | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: the file is there whole or not at all.
 
-    A link is followed, and a device or a pipe is written to. A file that is replaced keeps its permissions.
+    A link is followed, and a device or a pipe is written to. A file that is replaced keeps its permissions. The file is on the disk
+    before it takes its name, so that not even a power cut leaves it in part.
+
+    Parameters
+    ----------
+    check : callable, optional
+        Called with the path of the temporary file, once it is written; what it raises prevents the renaming.
 
     Raises
     ------
@@ -59,6 +65,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".mlp-accel.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         temporary.chmod(_permissions(target))  # a temporary file is private
         temporary.replace(target)
     except OSError as error:
