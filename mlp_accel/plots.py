@@ -27,6 +27,14 @@ class Curves(Protocol):
     def accuracy(self) -> Sequence[float]:
         """For each epoch the share of right answers."""
 
+    @property
+    def validation_loss(self) -> Sequence[float]:
+        """The same on the samples for validation; empty without any."""
+
+    @property
+    def validation_accuracy(self) -> Sequence[float]:
+        """The same on the samples for validation; empty without any."""
+
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the ending of `path` names; the file is there whole or not at all.
@@ -55,7 +63,7 @@ def check_format(path: Path) -> str:
 
 
 def plot_history(history: Curves, reference: dict[int, tuple[float, float]] | None = None, label: str = "ours") -> Figure:
-    """Loss and accuracy over the epochs, side by side.
+    """Loss and accuracy over the epochs, side by side; with validation both of training and of validation.
 
     Parameters
     ----------
@@ -72,16 +80,23 @@ def plot_history(history: Curves, reference: dict[int, tuple[float, float]] | No
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = range(1, len(history.loss) + 1)
-    titles = ("Loss", "Accuracy")
-    for index, (axes, values) in enumerate(zip(figure.subplots(1, 2), (history.loss, history.accuracy), strict=True)):
+    style = "-" if len(history.loss) > 20 else "-o"
+    validated = len(history.validation_loss) > 0
+    curves = [
+        ("Loss", history.loss, history.validation_loss),
+        ("Accuracy", history.accuracy, history.validation_accuracy),
+    ]
+    for index, (axes, (title, values, validation)) in enumerate(zip(figure.subplots(1, 2), curves, strict=True)):
         if reference:
             axes.plot(
                 list(reference), [pair[index] for pair in reference.values()], ".", color=ORANGE, label="notebook, as printed"
             )
-        axes.plot(epochs, values, "-" if len(history.loss) > 20 else "-o", color=BLUE, label=label)
-        axes.set(title=titles[index], xlabel="Epoch")
+        axes.plot(epochs, values, style, color=BLUE, label=f"{label}, training" if validated else label)
+        if validated:
+            axes.plot(epochs, validation, style, color=GREY, label=f"{label}, validation")
+        axes.set(title=title, xlabel="Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if reference:
+        if reference or validated:
             axes.legend(frameon=False)
     return figure

@@ -20,8 +20,9 @@ from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import Task, start_path
 from mlp_accel.bench.checks import PARAMETER_TOLERANCE, losses_differ
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
+from mlp_accel.training.snapshot import initial_state
 from mlp_accel.training.train import evaluate
-from mlp_accel.training.trainer import Trainer, density, initial_state
+from mlp_accel.training.trainer import Trainer, density
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY_STEPS = 5

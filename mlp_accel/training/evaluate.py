@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mlp_accel.activations import Activation, find_activation
 from mlp_accel.backends import get_backend
+from mlp_accel.backends.arrays import Array, Params
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
 from mlp_accel.backends.threads import thread_count
@@ -53,15 +54,30 @@ def evaluate(
     used = backend if isinstance(backend, Backend) else get_backend(backend)
     sizes = check_params(params)
     check_labels(y, len(x), sizes[-1])
-    loss = hits = 0.0
     with used.limit_threads(thread_count(threads)):
-        on_device = to_backend(used, params)
-        for start in range(0, len(x), batch_size):
-            part = used.asarray(x[start : start + batch_size])
-            used.check_input(part, sizes[0])
-            outputs, _ = layer_outputs(used, on_device, used.scale_pixels(part), activation)
-            labels = used.asarray(np.array(y[start : start + batch_size], np.int64))
-            _, part_loss, part_hits = used.classify(outputs[-1], labels, "exact")
-            loss += float(part_loss)
-            hits += float(part_hits)
-    return loss / len(x), hits / len(x)
+        return mean_loss(used, to_backend(used, params), pieces(used, x, y, sizes[0], batch_size), activation)
+
+
+def pieces(
+    backend: Backend, x: npt.NDArray[Any], y: npt.NDArray[Any], n_in: int, batch_size: int = 1000
+) -> Iterator[tuple[Array, Array]]:
+    """Samples and labels on the device, `batch_size` at a time; they are put there when they are asked for."""
+    for start in range(0, len(x), batch_size):
+        part = backend.asarray(x[start : start + batch_size])
+        backend.check_input(part, n_in)
+        yield part, backend.asarray(np.array(y[start : start + batch_size], np.int64))
+
+
+def mean_loss(
+    backend: Backend, params: Params, samples: Iterable[tuple[Array, Array]], activation: Activation
+) -> tuple[float, float]:
+    """Mean loss and accuracy of a network on a device, on samples and labels that come in `pieces`."""
+    loss = hits = 0.0
+    n = 0
+    for x, y in samples:
+        outputs, _ = layer_outputs(backend, params, backend.scale_pixels(x), activation)
+        _, piece_loss, piece_hits = backend.classify(outputs[-1], y, "exact")
+        loss += float(piece_loss)
+        hits += float(piece_hits)
+        n += x.shape[0]
+    return loss / n, hits / n

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from mlp_accel.errors import MlpAccelError
+from mlp_accel.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-DONE, DIVERGED, INTERRUPTED = "done", "diverged", "interrupted"
+DONE, STOPPED, DIVERGED, INTERRUPTED = "done", "stopped", "diverged", "interrupted"
+
+
+Mark = tuple[int, int | None, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]], Snapshot | None]
+"""How many epochs a history had, and which parameters it returned."""
 
 
 class NonFiniteLossError(MlpAccelError, ArithmeticError):
@@ -35,9 +40,16 @@ class History:
     loss, accuracy : list of float
         For each epoch the mean over its samples, each evaluated before the update by its own minibatch.
     seconds : list of float
-        Duration of each epoch, the device synchronised.
+        Duration of each epoch, the device synchronised; validation is not counted.
+    validation_loss, validation_accuracy : list of float
+        For each epoch the means over the samples for validation, after the epoch; empty without any.
+    best_epoch : int, optional
+        With validation the number, from 1, of the epoch that was best there.
     params : list of (weights, bias)
-        NumPy arrays, as they were after the last complete epoch.
+        NumPy arrays, as they were after the best epoch; without validation after the last complete one.
+    last : Snapshot, optional
+        The network after the last complete epoch, with all that is needed to go on: give it to `mini_batch_sgd` in place of
+        parameters. None before the first.
     backend : str
         Name of the backend.
     path : str
@@ -46,8 +58,8 @@ class History:
         The paths that come before it, each with the reason why it was not taken.
     rests : int
         How often threads rested because other processes kept the cores busy: times of a crowded machine.
-    status : {"done", "diverged", "interrupted"}
-        How the training ended: a loss that is not finite is ``"diverged"``.
+    status : {"done", "stopped", "diverged", "interrupted"}
+        How the training ended: out of patience is ``"stopped"``, a loss that is not finite ``"diverged"``.
     reason : str, optional
         What ended it early, in words for people.
     """
@@ -55,7 +67,11 @@ class History:
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
     params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=list, repr=False)
+    last: Snapshot | None = field(default=None, repr=False)
     backend: str = ""
     path: str = ""
     passed_over: list[tuple[str, str]] = field(default_factory=list)
@@ -71,16 +87,29 @@ class History:
     def __len__(self) -> int:
         return len(self.loss)
 
-    def cut(self, n_epochs: int, params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
-        """Forget all after `n_epochs`, whose parameters are `params`: Ctrl-C may come when an epoch is recorded in part."""
-        self.params = params
-        for column in (self.loss, self.accuracy, self.seconds):
+    @property
+    def _columns(self) -> dict[str, list[float]]:
+        """What is recorded of each epoch."""
+        columns = {"loss": self.loss, "accuracy": self.accuracy, "seconds": self.seconds}
+        validated = {"validation_loss": self.validation_loss, "validation_accuracy": self.validation_accuracy}
+        return columns | validated if self.validation_loss else columns
+
+    def mark(self) -> Mark:
+        """Where it is now, for `back_to`."""
+        return len(self), self.best_epoch, self.params, self.last
+
+    def back_to(self, mark: Mark) -> None:
+        """Go back to where it was: Ctrl-C may come when an epoch is recorded in part."""
+        n_epochs, self.best_epoch, self.params, self.last = mark
+        for column in self._columns.values():
             del column[n_epochs:]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One ``{"epoch", "loss", "accuracy", "seconds"}`` per epoch."""
-        columns = zip(self.loss, self.accuracy, self.seconds, strict=True)
-        return [{"epoch": i, "loss": x, "accuracy": a, "seconds": s} for i, (x, a, s) in enumerate(columns, start=1)]
+        """One ``{"epoch", "loss", "accuracy", "seconds"}`` per epoch, and what validation gave."""
+        columns = self._columns
+        return [
+            {"epoch": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(zip(*columns.values(), strict=True), 1)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the parameters, in types that JSON knows."""
@@ -89,6 +118,7 @@ class History:
             "path": self.path,
             "passed_over": [list(pair) for pair in self.passed_over],
             "history": self.rows(),
+            "best_epoch": self.best_epoch,
             "status": self.status,
             "reason": self.reason,
             "interrupted": self.interrupted,

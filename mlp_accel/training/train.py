@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,26 +13,25 @@ from mlp_accel.activations import Activation
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import Step
-from mlp_accel.backends.paths import State
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
 from mlp_accel.training.checks import Networks, one_for_each
 from mlp_accel.training.evaluate import evaluate
-from mlp_accel.training.history import DIVERGED, INTERRUPTED, History, NonFiniteLossError
+from mlp_accel.training.history import DIVERGED, History, NonFiniteLossError
+from mlp_accel.training.run import Callback, run
+from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import Trainer
+from mlp_accel.training.validation import EarlyStopping, Pair, Validation, kept_out
 
 __all__ = ["evaluate", "mini_batch_sgd", "train_many"]
-
-Callback = Callable[[History], object]
-"""Called after every epoch; one that returns true ends the training."""
 
 
 def mini_batch_sgd(
     x: npt.NDArray[Any],
     y: npt.NDArray[Any],
-    params: Sequence[tuple[Any, Any]],
+    params: Sequence[tuple[Any, Any]] | Snapshot,
     *,
     epochs: int = 5,
     batch_size: int = 128,
@@ -53,6 +51,10 @@ def mini_batch_sgd(
     path: str | None = None,
     step: Step | None = None,
     loss_average: str = "samples",
+    validation: Pair | float | None = None,
+    monitor: str = "loss",
+    patience: int | None = None,
+    min_delta: float = 0.0,
     callbacks: Sequence[Callback] = (),
 ) -> History:
     """Train a network by gradient descent on minibatches.
@@ -65,10 +67,11 @@ def mini_batch_sgd(
         uint8 pixels (scaled by 1/255) or floating values (used as they are).
     y : array (n,)
         Integer labels ``0 ... n_classes - 1``.
-    params : list of (weights, bias)
-        Where to start, as from `init_params`; not changed.
+    params : list of (weights, bias), or Snapshot
+        Where to start, as from `init_params`; not changed. With `History.last` of an earlier training that one goes on: optimiser,
+        schedule and order of the samples too (then `seed` does not count), to the same bits as if it had never stopped.
     epochs, batch_size : int
-        How often to visit every sample, and how many to average each gradient over.
+        How often to visit every sample, those before a `Snapshot` included, and how many to average each gradient over.
     learning_rate : float, optional
         By default that of the optimiser: 0.5 for sgd (0.01 with the notebook's gradient, which is a sum).
     activation : str or Activation
@@ -99,6 +102,15 @@ def mini_batch_sgd(
         A step of your own, with the arguments and results of `mlp_accel.network.train_step`; it runs in the loop.
     loss_average : {"samples", "notebook"}
         ``"notebook"``: sum of the minibatch means over ``n // batch_size``, which is what the notebook prints.
+    validation : (x, y) or float, optional
+        Samples on which loss and accuracy are computed after each epoch; or a share of `x` and `y`, of each class alike, that is
+        kept out of the training for this. The parameters that are returned are then those of the best epoch.
+    monitor : {"loss", "accuracy"}
+        Which of the two tells the best epoch.
+    patience : int, optional
+        End the training after so many epochs in a row without progress on these samples; by default it never ends early.
+    min_delta : float
+        By how much an epoch must be better to be progress.
     callbacks : sequence of callable
         Each is called with the `History` after every epoch; one that returns true ends the training.
 
@@ -120,6 +132,10 @@ def mini_batch_sgd(
     """
     settings = find_optimizer(optimizer, momentum=momentum, weight_decay=weight_decay)
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
+    stopping = _stopping(validation, monitor, patience, min_delta)
+    if isinstance(params, Snapshot) and params.epochs >= epochs:
+        raise SettingError(f"the snapshot has been trained for {params.epochs} epochs; there are none left of {epochs}")
+    x, y, pair = kept_out(x, y, validation, seed)
     with _training(backend, threads, epochs) as (used, n_threads):
         trainer = Trainer(
             *(x, y, [params], used),
@@ -136,7 +152,7 @@ def mini_batch_sgd(
             threads=n_threads,
             loss_average=loss_average,
         )
-        (history,) = _run(trainer, epochs, callbacks)
+        (history,) = run(trainer, epochs, callbacks, _validation(trainer, pair, stopping))
     if history.status == DIVERGED:
         raise NonFiniteLossError(str(history.reason), history)
     return history
@@ -165,6 +181,10 @@ def train_many(
     path: str | None = None,
     step: Step | None = None,
     loss_average: str = "samples",
+    validation: Pair | None = None,
+    monitor: str = "loss",
+    patience: int | None = None,
+    min_delta: float = 0.0,
 ) -> list[History]:
     """Train several networks of the same layer sizes on the same data.
 
@@ -180,6 +200,8 @@ def train_many(
         For all networks, or one for each.
     seeds : sequence of int, optional
         Seed of each network's order of the samples; by default 0, 1, 2, ...
+    validation : (x, y), optional
+        Samples that all networks are validated on. One whose patience runs out is left out, and the others go on.
 
     The others are those of `mini_batch_sgd`.
 
@@ -204,6 +226,8 @@ def train_many(
     settings = {name: one_for_each(value, count, f"values of {name}") for name, value in given.items()}
     optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in settings.items()}) for i in range(count)]
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
+    stopping = _stopping(validation, monitor, patience, min_delta)
+    x, y, pair = kept_out(x, y, validation, seed=0)
     with _training(backend, threads, epochs) as (used, n_threads):
         trainer = Trainer(
             *(x, y, networks, used),
@@ -220,7 +244,21 @@ def train_many(
             threads=n_threads,
             loss_average=loss_average,
         )
-        return _run(trainer, epochs)
+        return run(trainer, epochs, validation=_validation(trainer, pair, stopping))
+
+
+def _stopping(validation: object, monitor: str, patience: int | None, min_delta: float) -> EarlyStopping:
+    """When to stop; SettingError for a setting that would be ignored."""
+    stopping = EarlyStopping(monitor, patience, min_delta)
+    if validation is None and stopping != EarlyStopping():
+        raise SettingError("monitor, patience and min_delta need samples to watch: give validation, such as validation=0.1")
+    return stopping
+
+
+def _validation(trainer: Trainer, pair: Pair | None, stopping: EarlyStopping) -> Validation | None:
+    task = trainer.task
+    sizes = task.layer_sizes
+    return None if pair is None else Validation(trainer.backend, pair, stopping, task.activation, sizes[0], sizes[-1])
 
 
 @contextmanager
@@ -233,58 +271,3 @@ def _training(backend: Backend | str | None, threads: int | None, epochs: int) -
     # A loss that is not finite is an error of its own; NumPy's warnings about overflow would add nothing.
     with used.limit_threads(count), np.errstate(all="ignore"):
         yield used, count
-
-
-def _not_finite(loss: float, state: State) -> str | None:
-    """What has diverged, or None: the loss, or a parameter, by the last update of the epoch, after which no loss was computed."""
-    if not math.isfinite(loss):
-        return f"the loss is {loss}"
-    if not all(np.isfinite(array).all() for pair in state.params for array in pair):
-        return "a parameter became infinite or NaN"
-    return None
-
-
-def _run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = ()) -> list[History]:
-    """Train to the end, to a loss that is not finite, or to Ctrl-C; a history for each network."""
-    paths = [trainer.taken_by(network) for network in range(len(trainer.optimizers))]
-    name = trainer.backend.name
-    histories = [History(backend=name, path=taken.name, passed_over=list(taken.passed_over)) for taken in paths]
-    training = list(range(len(histories)))
-    states = trainer.states()
-    for history, state in zip(histories, states, strict=True):
-        history.params = state.params
-    whole = {network: (0, state.params) for network, state in enumerate(states)}
-    try:
-        for epoch in range(1, epochs + 1):
-            result = trainer.epoch()
-            states = trainer.states()
-            finite = []
-            for index, (loss, state) in enumerate(zip(result.losses, states, strict=True)):
-                problem = _not_finite(loss, state)
-                if problem is None:
-                    finite.append(index)
-                    continue
-                history, rate = histories[training[index]], trainer.learning_rates[index]
-                history.status, history.reason = DIVERGED, f"{problem} in epoch {epoch} at learning rate {rate:g}"
-            if not finite:
-                break
-            if len(finite) < len(training):
-                trainer.keep(finite)
-                training, states = [training[index] for index in finite], [states[index] for index in finite]
-            for index, network, state in zip(finite, training, states, strict=True):
-                history = histories[network]
-                history.loss.append(result.losses[index])
-                history.accuracy.append(result.accuracies[index])
-                history.seconds.append(result.seconds)
-                history.params = state.params
-                history.rests = trainer.rests
-            whole |= {network: (epoch, state.params) for network, state in zip(training, states, strict=True)}
-            votes = [callback(histories[0]) for callback in callbacks]  # also those behind one that returned true
-            if any(votes):
-                break
-    except KeyboardInterrupt:
-        for network, history in enumerate(histories):
-            history.cut(*whole[network])
-            if history.status != DIVERGED:
-                history.status, history.reason = INTERRUPTED, "Ctrl-C"
-    return histories

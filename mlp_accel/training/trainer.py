@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,8 @@ from mlp_accel.backends.paths import PathRun, State, Taken, Task, requested_path
 from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
-from mlp_accel.training.checks import Networks, check_labels, check_networks, one_for_each
+from mlp_accel.training.checks import check_labels, check_networks, one_for_each
+from mlp_accel.training.snapshot import Snapshot, order_generator
 
 logger = logging.getLogger("mlp_accel")
 
@@ -71,8 +72,8 @@ class Trainer:
 
     Parameters
     ----------
-    networks : sequence of list of (weights, bias)
-        Where each network starts, all of the same layer sizes; not changed.
+    networks : sequence of list of (weights, bias), or of Snapshot
+        Where each network starts, all of the same layer sizes; not changed. Snapshots must be of one epoch.
     optimizers : Optimizer or sequence of Optimizer
         One for all networks, or one for each; they may differ in their settings.
     learning_rates, seeds : number or sequence of number
@@ -103,7 +104,7 @@ class Trainer:
         self,
         x: npt.NDArray[Any],
         y: npt.NDArray[Any],
-        networks: Networks,
+        networks: Sequence[Sequence[tuple[Any, Any]] | Snapshot],
         backend: Backend,
         *,
         batch_size: int = 128,
@@ -123,7 +124,10 @@ class Trainer:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
         self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
         check_choice("gradient", gradient, GRADIENTS)
-        layer_sizes = check_networks(networks)
+        starts = [network if isinstance(network, Snapshot) else Snapshot(network) for network in networks]
+        layer_sizes = check_networks([start.params for start in starts])
+        if len({(start.epochs, start.steps) for start in starts}) > 1:
+            raise ValueError("the snapshots must all be of the same epoch")
         check_labels(y, x.shape[0], layer_sizes[-1])
         self.backend, self.schedule, self.epochs, self._threads = backend, schedule or Schedule(), epochs, threads
         self.batch_size = min(batch_size, x.shape[0])
@@ -131,7 +135,9 @@ class Trainer:
         self.optimizers: list[Optimizer] = one_for_each(optimizers or find_optimizer("sgd"), count, "optimizers")
         pairs = zip(one_for_each(learning_rates, count, "learning rates"), self.optimizers, strict=True)
         self.learning_rates = [learning_rate(rate, optimizer, gradient) for rate, optimizer in pairs]
-        self._generators = [order_generator(seed) for seed in one_for_each(seeds, count, "seeds")]
+        self._generators = [
+            order_generator(seed, start.order) for seed, start in zip(one_for_each(seeds, count, "seeds"), starts, strict=True)
+        ]
         self.x = backend.asarray(x)
         self.y = backend.asarray(np.array(y, np.int64))  # a copy, since its owner could change the labels after they were checked
         backend.check_input(self.x, layer_sizes[0])
@@ -148,19 +154,22 @@ class Trainer:
             Optimizer.record_for(self.optimizers),
             own_step=step is not None,
         )
-        self._epoch = 0
+        self._order_states: list[Mapping[str, Any]] = []
+        self._epoch, self._step = starts[0].epochs, starts[0].steps
         self._orders = self._draw()
         self._groups = [
-            self._start(indices, task, networks, LoopPath(backend, step), requested_path(path))
+            self._start(indices, task, starts, LoopPath(backend, step), requested_path(path))
             for indices in indices_by_value([optimizer.zeros for optimizer in self.optimizers])
         ]
         self.task, self.taken = self._groups[0].task, self._groups[0].taken
         backend.synchronize()
 
-    def _start(self, indices: list[int], task: Task, networks: Networks, loop: LoopPath, requested: tuple[str, str]) -> Group:
+    def _start(
+        self, indices: list[int], task: Task, starts: Sequence[Snapshot], loop: LoopPath, requested: tuple[str, str]
+    ) -> Group:
         rule = Optimizer.record_for([self.optimizers[index] for index in indices])
         task = replace(task, rule=rule, networks=len(indices))
-        states = [initial_state(networks[index], rule.n_slots) for index in indices]
+        states = [starts[index].state(rule.n_slots) for index in indices]
         return Group(indices, task, *start_path(self.backend, loop, task, states, self.x, self.y, requested))
 
     def epoch(self) -> EpochResult:
@@ -170,6 +179,7 @@ class Trainer:
         join = self.backend.join  # losses and hits, so that they are one transfer
         sums = [join(group.run.epoch(self._orders[group.indices], self._scalars(group, factors))) for group in self._groups]
         self._epoch += 1
+        self._step += len(factors)
         self._orders = self._draw()  # of the next epoch, while a GPU still works on this one
         losses, accuracies = self._means(sums)
         self.backend.synchronize()
@@ -184,10 +194,22 @@ class Trainer:
         losses, accuracies = zip(*(means[index] for index in sorted(means)), strict=True)
         return list(losses), list(accuracies)
 
+    @property
+    def epochs_trained(self) -> int:
+        """How many epochs the networks have been trained for, those before a `Snapshot` included."""
+        return self._epoch
+
     def states(self) -> list[State]:
         """Parameters and slots of each network as NumPy arrays."""
         states = {index: state for group in self._groups for index, state in zip(group.indices, group.run.states(), strict=True)}
         return [states[index] for index in sorted(states)]
+
+    def snapshots(self) -> list[Snapshot]:
+        """Each network as it is now, with all that is needed to go on."""
+        return [
+            Snapshot(state.params, state.slots, self._epoch, self._step, order)
+            for state, order in zip(self.states(), self._order_states, strict=True)
+        ]
 
     @property
     def rests(self) -> int:
@@ -214,6 +236,7 @@ class Trainer:
         self.learning_rates = [self.learning_rates[network] for network in networks]
         self._generators = [self._generators[network] for network in networks]
         self._orders = self._orders[list(networks)]
+        self._order_states = [self._order_states[network] for network in networks]
 
     def _factors(self) -> npt.NDArray[np.float64]:
         """The factor of the learning rate at each step of this epoch."""
@@ -222,13 +245,13 @@ class Trainer:
 
     def _scalars(self, group: Group, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The scalars of each step of this epoch, for each network of a group."""
-        first = self._epoch * len(factors) + 1
-        rule = group.task.rule
+        rule, first = group.task.rule, self._step + 1
         return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first) for i in group.indices])
 
     def _draw(self) -> npt.NDArray[np.int64]:
         """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
         n = self.x.shape[0]
+        self._order_states = [generator.bit_generator.state for generator in self._generators]
         if len(self._generators) == 1:
             return self._generators[0].permutation(n)[None]
         with ThreadPoolExecutor(self._threads) as pool:
@@ -251,21 +274,10 @@ def learning_rate(rate: float | None, optimizer: Optimizer, gradient: str) -> fl
     return float(rate)
 
 
-def initial_state(params: Sequence[tuple[Any, Any]], n_slots: int) -> State:
-    """A network at the start of its training: every slot of the optimiser is 0."""
-    zeros = [[(np.zeros_like(weights), np.zeros_like(bias)) for _ in range(n_slots)] for weights, bias in params]
-    return State(list(params), zeros)
-
-
 def density(x: Any) -> float:
     """Share of the values that are not zero, in some samples from all over `x`."""
     rows = np.asarray(sampled_rows(x))
     return float(np.count_nonzero(rows) / max(1, rows.size))
-
-
-def order_generator(seed: int) -> np.random.Generator:
-    """The generator of the order of the samples: another stream than the one that `init_params` draws from."""
-    return np.random.default_rng([seed, 1])
 
 
 def epoch_mean(batch_sums: npt.NDArray[np.float64], n: int, batch_size: int, loss_average: str) -> float:

@@ -29,7 +29,8 @@ from mlp_accel.backends.paths import State
 from mlp_accel.backends.threads import available_cores
 from mlp_accel.errors import PathError
 from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
-from mlp_accel.training.trainer import Trainer, initial_state
+from mlp_accel.training.snapshot import initial_state
+from mlp_accel.training.trainer import Trainer
 
 Result = tuple[list[tuple[npt.NDArray[Any], npt.NDArray[Any]]], float, float]
 

@@ -20,8 +20,8 @@ from mlp_accel.datasets import Dataset, load
 from mlp_accel.errors import PeerUnavailableError
 from mlp_accel.network import init_params
 from mlp_accel.schedules import find_schedule
+from mlp_accel.training.snapshot import order_generator
 from mlp_accel.training.train import evaluate
-from mlp_accel.training.trainer import order_generator
 
 HostParams = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 """``(weights (n_in, n_out), bias (n_out,))`` for each layer, as NumPy arrays."""
