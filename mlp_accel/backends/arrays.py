@@ -14,6 +14,11 @@ Slots: TypeAlias = list[list[tuple[Array, Array]]]
 """For each layer what the optimiser remembers: for each of its slots a pair in the shapes of the layer's parameters."""
 
 
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a sparse matrix or a sparse array of SciPy."""
+    return hasattr(x, "tocsr")
+
+
 def check_shapes(fit: bool, problem: str, *arrays: Array) -> None:
     """Raise ValueError unless the shapes fit: the kernels do not check the bounds of what they read and write.
 

@@ -54,12 +54,12 @@ class LoopRun(PathRun):
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         check_orders(orders, self.x.shape[0])
         on_device = self.backend.asarray(orders)
-        jobs = [partial(self._train, i, on_device[i, ...], scalars[i]) for i in range(len(self.networks))]
+        jobs = [partial(self._train, i, orders[i], on_device[i, ...], scalars[i]) for i in range(len(self.networks))]
         sums = self.backend.spread(jobs) if self.step is None else [job() for job in jobs]  # a user's step may not know threads
         losses, hits = zip(*sums, strict=True)
         return self.backend.join(losses), self.backend.join(hits)
 
-    def _train(self, index: int, order: Array, table: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+    def _train(self, index: int, host_order: npt.NDArray[Any], order: Array, table: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         backend, task, size = self.backend, self.task, self.task.batch_size
         state, arena = self.networks[index], self._arenas[index]
         rows = backend.scalar_rows(table)
@@ -69,8 +69,12 @@ class LoopRun(PathRun):
             train_step = self.step or network.train_step
             for batch in range(len(table)):
                 arena.restart()
-                minibatch = order[batch * size : min((batch + 1) * size, n)]
-                x, y = backend.minibatch(self.x, self.y, minibatch)
+                minibatch = slice(batch * size, min((batch + 1) * size, n))
+                if task.sparse:
+                    x = backend.asarray(self.x[host_order[minibatch]].toarray())
+                    y = backend.xp.take(self.y, order[minibatch], axis=0)
+                else:
+                    x, y = backend.minibatch(self.x, self.y, order[minibatch])
                 params, slots, loss, hit = train_step(backend, params, slots, x, y, task, rows[batch])
                 losses.append(loss)
                 hits.append(hit)

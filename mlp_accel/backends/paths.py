@@ -33,7 +33,7 @@ logger = logging.getLogger("mlp_accel")
 
 def sampled_rows(x: Any) -> Any:
     """About `SAMPLED_ROWS` samples from all over `x` ``(n, n_in)``."""
-    return x[:: max(1, x.shape[0] // SAMPLED_ROWS)]
+    return x[:: max(1, x.shape[0] // SAMPLED_ROWS), ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Task:
         How many networks are trained at once.
     own_step : bool
         The user has given a step of their own, which only the loop can run.
+    sparse : bool
+        The samples are a SciPy CSR matrix (`mlp_accel.inputs.is_sparse`), which stays on the host.
     """
 
     layer_sizes: tuple[int, ...]
@@ -74,6 +76,7 @@ class Task:
     rule: Rule
     networks: int = 1
     own_step: bool = False
+    sparse: bool = False
 
     def __str__(self) -> str:
         return f"{'-'.join(map(str, self.layer_sizes))} at batch size {self.batch_size}"
@@ -141,9 +144,12 @@ class EpochPath(ABC):
     ----------
     name : str
         One word, by which results, ``MLP_ACCEL_PATH`` and ``--path`` name the path.
+    takes_sparse : bool
+        It trains on sparse matrices without making them dense.
     """
 
     name: ClassVar[str]
+    takes_sparse: ClassVar[bool] = False
 
     @abstractmethod
     def why_not(self, task: Task) -> str | None:
@@ -158,7 +164,7 @@ class EpochPath(ABC):
         states : sequence of State
             Where each network starts, on the host; not changed.
         x, y : array (n, n_in), array (n,)
-            All samples and labels, arrays of the backend.
+            All samples and labels, arrays of the backend; if ``task.sparse``, `x` is a SciPy CSR matrix of the backend's dtype.
 
         Raises
         ------
@@ -224,6 +230,15 @@ class HasPaths(Protocol):
         """One of its paths, or None if it has none of that name."""
 
 
+def _not_for(path: EpochPath, task: Task) -> str | None:
+    """What keeps every path but the loop from a task, or all but those that say that they can."""
+    if task.own_step:
+        return "a step of your own runs in the loop"
+    if task.sparse and not path.takes_sparse:
+        return "it takes no sparse matrices"
+    return None
+
+
 def start_path(
     backend: HasPaths, loop: EpochPath, task: Task, states: Sequence[State], x: Array, y: Array, requested: tuple[str, str]
 ) -> tuple[PathRun, Taken]:
@@ -254,7 +269,7 @@ def start_path(
         candidates = (named,)
     passed_over: list[tuple[str, str]] = []
     for path in candidates:
-        reason = "a step of your own runs in the loop" if task.own_step and path is not loop else path.why_not(task)
+        reason = path.why_not(task) if path is loop else _not_for(path, task) or path.why_not(task)
         if reason is None:
             try:
                 run = path.start(task, states, x, y)

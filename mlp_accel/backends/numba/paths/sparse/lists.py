@@ -50,23 +50,45 @@ class SampleLists(NamedTuple):
 
 def list_samples(x: npt.NDArray[Any], dtype: npt.DTypeLike, n_segments: int) -> SampleLists:
     """The lists of samples ``(n, n_in)``, of uint8 pixels or of `dtype`, with values of `dtype`."""
-    (n, n_in), dtype = x.shape, np.dtype(dtype)
+    n, dtype = x.shape[0], np.dtype(dtype)
     rows = sampled_rows(x)
-    work = np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=0) / len(rows) + 0.01)])
-    segments = np.searchsorted(work, np.linspace(0, work[-1], n_segments + 1)).astype(np.int64)
-    segments[-1] = n_in
+    segments = divide_inputs(np.count_nonzero(rows, axis=0) / len(rows), n_segments)
     values, counts = np.ascontiguousarray(x).reshape(-1), np.empty((n, n_segments), np.int64)
     count_values(values, segments, counts)
-    ends = np.cumsum(-(-counts // UNROLL) * UNROLL).reshape(n, n_segments)
-    bounds = np.column_stack([np.concatenate([[0], ends[:-1, -1]]), ends])
-    entries = aligned_empty((int(ends[-1, -1]) + CHUNK) * 2, dtype)
-    numbers = entries.view(f"u{dtype.itemsize}")
+    bounds, entries, numbers = room_for(counts, dtype)
     if x.dtype == np.uint8:
         scale = np.asarray(1.0 / 255.0, dtype)[()]
         fill_from_pixels(values, segments, scale, entries, numbers, bounds, np.empty(CHUNK, np.uint32))
     else:
         fill_from_numbers(values, segments, entries, numbers, bounds)
     return SampleLists(entries, bounds, segments)
+
+
+def list_matrix(x: Any, dtype: npt.DTypeLike, n_segments: int) -> SampleLists:
+    """The lists of samples that are a SciPy CSR matrix ``(n, n_in)`` of `dtype`, its columns in ascending order in each row."""
+    (n, n_in), dtype = x.shape, np.dtype(dtype)
+    segments = divide_inputs(np.bincount(x.indices, minlength=n_in) / n, n_segments)
+    matrix, counts = (x.indptr.astype(np.int64), x.indices, x.data), np.zeros((n, n_segments), np.int64)
+    count_entries(*matrix[:2], segments, counts)
+    bounds, entries, numbers = room_for(counts, dtype)
+    fill_from_matrix(*matrix, segments, entries, numbers, bounds)
+    return SampleLists(entries, bounds, segments)
+
+
+def divide_inputs(share: npt.NDArray[np.float64], n_segments: int) -> npt.NDArray[np.int64]:
+    """The bounds of the segments, from the share of the samples that have a value at each input."""
+    work = np.concatenate([[0], np.cumsum(share + 0.01)])
+    segments = np.searchsorted(work, np.linspace(0, work[-1], n_segments + 1)).astype(np.int64)
+    segments[-1] = len(share)
+    return segments
+
+
+def room_for(counts: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """The bounds of lists of so many entries, and room for the entries: as values, and the same memory as numbers."""
+    ends = np.cumsum(-(-counts // UNROLL) * UNROLL).reshape(counts.shape)
+    bounds = np.column_stack([np.concatenate([[0], ends[:-1, -1]]), ends])
+    entries = aligned_empty((int(ends[-1, -1]) + CHUNK) * 2, dtype)
+    return bounds, entries, entries.view(f"u{dtype.itemsize}")
 
 
 @jit()
@@ -125,3 +147,29 @@ def fill_from_numbers(values: Any, segments: Any, entries: Any, numbers: Any, bo
                 at += np.uint64(part[k] != 0)
             for k in range(at, np.uint64(bounds[sample, segment + 1])):
                 numbers[np.uint64(2) * k], entries[np.uint64(2) * k + np.uint64(1)] = segments[segment], 0
+
+
+@jit()
+def count_entries(starts: Any, columns: Any, segments: Any, counts: Any) -> None:
+    """For each segment of each row of a CSR matrix count the entries; `counts` are zeros at first."""
+    for sample in range(counts.shape[0]):
+        segment = 0
+        for k in range(starts[sample], starts[sample + 1]):
+            while columns[k] >= segments[segment + 1]:
+                segment += 1
+            counts[sample, segment] += 1
+
+
+@jit()
+def fill_from_matrix(starts: Any, columns: Any, values: Any, segments: Any, entries: Any, numbers: Any, bounds: Any) -> None:
+    """`fill_from_numbers` for a CSR matrix."""
+    for sample in range(bounds.shape[0]):
+        k = starts[sample]
+        for segment in range(segments.shape[0] - 1):
+            at = bounds[sample, segment]
+            while k < starts[sample + 1] and columns[k] < segments[segment + 1]:
+                numbers[2 * at], entries[2 * at + 1] = columns[k], values[k]
+                k += 1
+                at += 1
+            for rest in range(at, bounds[sample, segment + 1]):
+                numbers[2 * rest], entries[2 * rest + 1] = segments[segment], 0

@@ -27,7 +27,8 @@ class SparseSamples(Samples):
 
     def __init__(self, x: npt.NDArray[Any], task: Task) -> None:
         self.division = division_of(task.layer_sizes, task.dtype, sparse=True)
-        self.lists = lists.list_samples(x, task.dtype, lists.SEGMENTS if x.shape[1] >= MANY_INPUTS else 1)
+        make = lists.list_matrix if task.sparse else lists.list_samples
+        self.lists = make(x, task.dtype, lists.SEGMENTS if x.shape[1] >= MANY_INPUTS else 1)
         self.numbers, self.segments = self.lists.bounds, self.lists.segments
 
     def memory(self, batch_size: int) -> Any:
@@ -41,8 +42,11 @@ class SparsePath(CompiledPath):
     """Trains whole epochs and skips the values that are zero."""
 
     name = "sparse"
+    takes_sparse = True
 
     def why_not(self, task: Task) -> str | None:
+        if task.sparse:
+            return super().why_not(task)
         if task.density > DENSITY:
             return f"it pays where up to {DENSITY:.0%} of the values are not zero, here {task.density:.0%} are not"
         if task.layer_sizes[0] > MAX_INPUTS:
