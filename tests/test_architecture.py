@@ -18,7 +18,7 @@ FLOORS = {
     "what a backend is": ("backends.arrays", "backends.memory", "backends.paths", "backends.base"),
     "the algorithm": ("network",),
     "backends": ("backends",),
-    "data and the machine": ("datasets", "environment"),
+    "data and the machine": ("datasets", "environment", "inputs"),
     "training": ("plots", "training", "harness"),
     "what can be wrong": ("doctor",),
     "benchmarks": ("bench",),

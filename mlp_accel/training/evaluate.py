@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlp_accel.activations import Activation, find_activation
 from mlp_accel.backends import get_backend
-from mlp_accel.backends.arrays import Array, Params
+from mlp_accel.backends.arrays import Array, Params, is_sparse
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
+from mlp_accel.inputs import as_labels, as_samples
 from mlp_accel.network import layer_outputs
 from mlp_accel.training.checks import check_labels, check_params
 
@@ -22,8 +22,8 @@ from mlp_accel.training.checks import check_labels, check_params
 def evaluate(
     backend: Backend | str | None,
     params: Sequence[tuple[Any, Any]],
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
+    x: Any,
+    y: Any,
     activation: str | Activation,
     batch_size: int = 1000,
     threads: int | None = None,
@@ -53,19 +53,23 @@ def evaluate(
     activation = find_activation(activation)
     used = backend if isinstance(backend, Backend) else get_backend(backend)
     sizes = check_params(params)
-    check_labels(y, len(x), sizes[-1])
+    x, y = on_device(used, x, y, sizes)
     with used.limit_threads(thread_count(threads)):
-        return mean_loss(used, to_backend(used, params), pieces(used, x, y, sizes[0], batch_size), activation)
+        return mean_loss(used, to_backend(used, params), pieces(used, x, y, batch_size), activation)
 
 
-def pieces(
-    backend: Backend, x: npt.NDArray[Any], y: npt.NDArray[Any], n_in: int, batch_size: int = 1000
-) -> Iterator[tuple[Array, Array]]:
-    """Samples and labels on the device, `batch_size` at a time; they are put there when they are asked for."""
-    for start in range(0, len(x), batch_size):
-        part = backend.asarray(x[start : start + batch_size])
-        backend.check_input(part, n_in)
-        yield part, backend.asarray(np.array(y[start : start + batch_size], np.int64))
+def on_device(backend: Backend, x: Any, y: Any, layer_sizes: Sequence[int]) -> tuple[Any, Array]:
+    """Samples, as `as_samples` returns them, and their labels; ValueError if they do not fit together or do not fit the network."""
+    x, y = as_samples(x, backend, layer_sizes[0]), as_labels(y)
+    check_labels(y, x.shape[0], layer_sizes[-1])
+    return x, backend.asarray(np.array(y, np.int64))
+
+
+def pieces(backend: Backend, x: Any, y: Array, batch_size: int = 1000) -> Iterator[tuple[Array, Array]]:
+    """Samples and labels, as `on_device` returns them, `batch_size` at a time; those of a sparse matrix become dense here."""
+    for start in range(0, x.shape[0], batch_size):
+        part = x[start : start + batch_size, ...]
+        yield backend.asarray(part.toarray()) if is_sparse(x) else part, y[start : start + batch_size]
 
 
 def mean_loss(

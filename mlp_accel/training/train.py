@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlp_accel.activations import Activation
 from mlp_accel.backends import get_backend
@@ -29,8 +28,8 @@ __all__ = ["evaluate", "mini_batch_sgd", "train_many"]
 
 
 def mini_batch_sgd(
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
+    x: Any,
+    y: Any,
     params: Sequence[tuple[Any, Any]] | Snapshot,
     *,
     epochs: int = 5,
@@ -63,9 +62,10 @@ def mini_batch_sgd(
 
     Parameters
     ----------
-    x : array (n, n_in)
-        uint8 pixels (scaled by 1/255) or floating values (used as they are).
-    y : array (n,)
+    x : array-like (n, n_in)
+        uint8 pixels (scaled by 1/255) or other numbers (used as they are): an array, a tensor, a frame or a sparse matrix of a
+        library that `mlp_accel.inputs` names.
+    y : array-like (n,)
         Integer labels ``0 ... n_classes - 1``.
     params : list of (weights, bias), or Snapshot
         Where to start, as from `init_params`; not changed. With `History.last` of an earlier training that one goes on: optimiser,
@@ -159,8 +159,8 @@ def mini_batch_sgd(
 
 
 def train_many(
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
+    x: Any,
+    y: Any,
     networks: Networks,
     *,
     epochs: int = 5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +13,16 @@ import numpy.typing as npt
 
 from mlp_accel.activations import Activation, find_activation
 from mlp_accel.backends import GRADIENTS
+from mlp_accel.backends.arrays import is_sparse
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import LoopPath, Step
 from mlp_accel.backends.paths import PathRun, State, Taken, Task, requested_path, sampled_rows, start_path
 from mlp_accel.errors import SettingError, check_choice
+from mlp_accel.inputs import as_labels, as_samples
 from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
 from mlp_accel.training.checks import check_labels, check_networks, one_for_each
 from mlp_accel.training.snapshot import Snapshot, order_generator
-
-logger = logging.getLogger("mlp_accel")
 
 LOSS_AVERAGES = ("samples", "notebook")
 NOTEBOOK_LEARNING_RATE = 0.01
@@ -102,8 +101,8 @@ class Trainer:
 
     def __init__(
         self,
-        x: npt.NDArray[Any],
-        y: npt.NDArray[Any],
+        x: Any,
+        y: Any,
         networks: Sequence[Sequence[tuple[Any, Any]] | Snapshot],
         backend: Backend,
         *,
@@ -128,6 +127,7 @@ class Trainer:
         layer_sizes = check_networks([start.params for start in starts])
         if len({(start.epochs, start.steps) for start in starts}) > 1:
             raise ValueError("the snapshots must all be of the same epoch")
+        x, y = as_samples(x, backend, layer_sizes[0]), as_labels(y)
         check_labels(y, x.shape[0], layer_sizes[-1])
         self.backend, self.schedule, self.epochs, self._threads = backend, schedule or Schedule(), epochs, threads
         self.batch_size = min(batch_size, x.shape[0])
@@ -138,21 +138,19 @@ class Trainer:
         self._generators = [
             order_generator(seed, start.order) for seed, start in zip(one_for_each(seeds, count, "seeds"), starts, strict=True)
         ]
-        self.x = backend.asarray(x)
+        self.x = x
         self.y = backend.asarray(np.array(y, np.int64))  # a copy, since its owner could change the labels after they were checked
-        backend.check_input(self.x, layer_sizes[0])
-        if isinstance(self.x, np.ndarray) and not np.may_share_memory(x, self.x):
-            logger.info("the samples, %s in C order: %s, are copied to plain %s", x.dtype, x.flags.c_contiguous, self.x.dtype)
         task = Task(
             tuple(layer_sizes),
             self.batch_size,
             backend.dtype,
             self.x.dtype.name if hasattr(self.x.dtype, "name") else str(self.x.dtype),
-            density(x),
+            density(x if is_sparse(x) else backend.to_numpy(sampled_rows(x))),
             find_activation(activation),
             gradient,
             Optimizer.record_for(self.optimizers),
             own_step=step is not None,
+            sparse=is_sparse(x),
         )
         self._order_states: list[Mapping[str, Any]] = []
         self._epoch, self._step = starts[0].epochs, starts[0].steps
@@ -276,6 +274,8 @@ def learning_rate(rate: float | None, optimizer: Optimizer, gradient: str) -> fl
 
 def density(x: Any) -> float:
     """Share of the values that are not zero, in some samples from all over `x`."""
+    if is_sparse(x):
+        return float(x.nnz / max(1, x.shape[0] * x.shape[1]))
     rows = np.asarray(sampled_rows(x))
     return float(np.count_nonzero(rows) / max(1, rows.size))
 

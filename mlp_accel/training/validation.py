@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mlp_accel.activations import Activation
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
+from mlp_accel.datasets.split import stratified_share
 from mlp_accel.errors import SettingError, check_choice
-from mlp_accel.training.checks import check_labels
-from mlp_accel.training.evaluate import mean_loss, pieces
+from mlp_accel.inputs import as_labels, is_pixels, take
+from mlp_accel.training.evaluate import mean_loss, on_device, pieces
 
 MONITORS = ("loss", "accuracy")
 
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Pair = tuple[Any, Any]
 """Samples and their labels."""
 
 
@@ -92,19 +90,15 @@ class Validation:
     def __init__(
         self, backend: Backend, pair: Pair, stopping: EarlyStopping, activation: Activation, n_in: int, n_classes: int
     ) -> None:
-        x, y = pair
-        check_labels(y, len(x), n_classes)
         self.backend, self.stopping, self.activation = backend, stopping, activation
-        self.pieces = list(pieces(backend, x, y, n_in))
+        self.x, self.y = on_device(backend, *pair, [n_in, n_classes])
 
     def evaluate(self, params: Sequence[tuple[Any, Any]]) -> tuple[float, float]:
         """Mean loss and accuracy of a network."""
-        return mean_loss(self.backend, to_backend(self.backend, params), self.pieces, self.activation)
+        return mean_loss(self.backend, to_backend(self.backend, params), pieces(self.backend, self.x, self.y), self.activation)
 
 
-def kept_out(
-    x: npt.NDArray[Any], y: npt.NDArray[Any], validation: Pair | float | None, seed: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Pair | None]:
+def kept_out(x: Any, y: Any, validation: Pair | float | None, seed: int) -> tuple[Any, Any, Pair | None]:
     """The samples and labels to train on, and those to validate on: a pair that is given, or a share of `x` and `y`.
 
     Raises
@@ -118,47 +112,10 @@ def kept_out(
         return x, y, None
     if isinstance(validation, tuple):
         x_validation, y_validation = validation
-        if (x.dtype == np.uint8) != (x_validation.dtype == np.uint8):
-            dtypes = f"{x.dtype} and {x_validation.dtype}"
-            raise ValueError(f"samples for training and for validation differ in dtype: {dtypes}; uint8 is scaled, floating is not")
+        if is_pixels(x) != is_pixels(x_validation):
+            dtypes = " and ".join("uint8" if is_pixels(samples) else "others" for samples in (x, x_validation))
+            raise ValueError(f"samples for training and for validation differ in dtype: {dtypes}; uint8 is scaled, others are not")
         return x, y, (x_validation, y_validation)
+    y = as_labels(y)
     chosen = stratified_share(y, validation, seed)
-    return x[~chosen], y[~chosen], (x[chosen], y[chosen])
-
-
-def stratified_share(y: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool]:
-    """Choose a share of the samples at random, the same share of every class up to rounding.
-
-    Parameters
-    ----------
-    y : array (n,)
-        Labels of any kind.
-    share : float
-        Between 0 and 1.
-    seed : int
-        Another stream than those of `init_params` and of the order of the samples.
-
-    Returns
-    -------
-    array (n,)
-        Whether each sample is chosen. ``share * n`` of them are, rounded; of every class one at least is not.
-
-    Raises
-    ------
-    SettingError
-        If the share is no number between 0 and 1, or so small or large that nothing is left on one side.
-    """
-    if not (isinstance(share, float | int | np.number) and 0 < share < 1):
-        raise SettingError(f"validation must be samples and labels, or a share of them between 0 and 1; got {share!r}")
-    _, classes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    exact = share * counts
-    numbers = np.floor(exact).astype(np.int64)
-    missing = round(share * len(y)) - int(numbers.sum())
-    numbers[np.argsort(numbers - exact, kind="stable")[: max(0, missing)]] += 1
-    numbers = np.minimum(numbers, counts - 1)
-    if not numbers.any():
-        raise SettingError(f"a share of {share:g} of {len(y)} samples of {len(counts)} classes leaves none for validation")
-    rng, chosen = np.random.default_rng([seed, 2]), np.zeros(len(y), bool)
-    for number, rows in zip(numbers, np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1]), strict=True):
-        chosen[rng.permutation(rows)[:number]] = True
-    return chosen
+    return take(x, ~chosen), y[~chosen], (take(x, chosen), y[chosen])
