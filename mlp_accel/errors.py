@@ -52,6 +52,21 @@ class PeerUnavailableError(MlpAccelError, RuntimeError):
     """A peer cannot take part in a benchmark: its library is missing, or has no form of what is measured."""
 
 
+class MissingPackageError(MlpAccelError, ImportError):
+    """A package that an extra installs is missing.
+
+    Parameters
+    ----------
+    package, extra : str
+        The package, and the extra that it comes with.
+    purpose : str
+        What it is needed for, such as ``"to read table.csv"``.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{package} is needed {purpose} and is not installed: python -m pip install 'mlp-accel[{extra}]'")
+
+
 class DatasetError(MlpAccelError, ValueError):
     """A data set is missing or malformed; the message names the file and the field."""
 

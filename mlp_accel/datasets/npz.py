@@ -17,6 +17,15 @@ DEFLATE_LIMIT = 1032
 """The most bytes that one compressed byte can stand for (zlib's technical details, "maximum compression factor")."""
 
 
+def array_names(path: Path, error_type: type[MlpAccelError]) -> list[str]:
+    """The names of the arrays of a ``.npz`` file; an error of `error_type` if it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except zipfile.BadZipFile as error:
+        raise error_type(f"{path}: not a .npz file, or a damaged one: {error}") from error
+
+
 def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """Read arrays of a ``.npz`` file.
 
@@ -34,9 +43,9 @@ def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] |
         Of `error_type`: if the file is no ``.npz``, an array is missing, holds Python objects, or its header promises what the file
         does not hold.
     """
+    present = array_names(path, error_type)
     try:
         with zipfile.ZipFile(path) as archive:
-            present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             wanted = present if names is None else names
             for name in wanted:
                 if name not in present:

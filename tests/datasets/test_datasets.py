@@ -211,9 +211,9 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("1,2,3")
-    with pytest.raises(DatasetError, match=r"a\.csv: not a \.npz file"):
-        load(tmp_path / "a.csv")
+    (tmp_path / "a.txt").write_text("1,2,3")
+    with pytest.raises(DatasetError, match=r"a\.txt: not a \.npz file"):
+        load(tmp_path / "a.txt")
 
 
 @given(st.binary(max_size=200), st.integers(0, 60))
