@@ -1,8 +1,8 @@
 """The optimisers: update rules. A new one is one function here, or in a file of yours.
 
 A rule says what becomes of one parameter, as a function of numbers: the parameter, its gradient, its slots (what is remembered of
-it from step to step, all zero at first), the learning rate, if wanted the number of the step (from 1), and settings with their
-defaults::
+it from step to step, all zero at first), the learning rate, if wanted the number of the step (from 1) and the number of samples in
+its minibatch (``size``), and settings with their defaults::
 
     def lion(p, g, m, rate=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0):
         p = p - rate * (sign(beta1 * m + (1.0 - beta1) * g) + weight_decay * p)
@@ -30,6 +30,9 @@ from mlp_accel.errors import SettingError
 from mlp_accel.recording import Record, record, scalar_values
 
 UpdateFunction = Callable[..., Any]
+
+OF_STEP = ("step", "size")
+"""Arguments of a rule, after the rate, that differ from step to step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,7 @@ class Optimizer:
     settings: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        form = "a rule is a function (parameter, gradient, *slots, rate[, step], **settings with defaults)"
+        form = "a rule is a function (parameter, gradient, *slots, rate[, step, size], **settings with defaults)"
         try:
             parameters = list(inspect.signature(self.rule).parameters.values())
         except (TypeError, ValueError):
@@ -100,12 +103,13 @@ class Optimizer:
             raise SettingError(f"{self.name} is no update rule: {form}")
         position = names.index("rate")
         before = parameters[:position]
-        settings = [parameter for parameter in parameters[position + 1 :] if parameter.name != "step"]
+        settings = [parameter for parameter in parameters[position + 1 :] if parameter.name not in OF_STEP]
         if any(p.default is not p.empty for p in before) or not all(isinstance(p.default, int | float) for p in settings):
             defaults = "no argument before rate has a default; each setting after it has one, which is a number"
             raise SettingError(f"{self.name} is no update rule: {form}; {defaults}")
-        if "step" in names[:position]:
-            raise SettingError(f"{self.name} is no update rule: {form}; step comes after rate")
+        early = [name for name in OF_STEP if name in names[:position]]
+        if early:
+            raise SettingError(f"{self.name} is no update rule: {form}; {early[0]} comes after rate")
         unknown = [name for name, _ in self.settings if name not in self.defaults]
         if unknown:
             raise SettingError(
@@ -135,7 +139,7 @@ class Optimizer:
         """All settings but the learning rate, with the values that the rule gives them."""
         parameters = inspect.signature(self.rule).parameters
         names = list(parameters)
-        return {name: float(parameters[name].default) for name in names[names.index("rate") + 1 :] if name != "step"}
+        return {name: float(parameters[name].default) for name in names[names.index("rate") + 1 :] if name not in OF_STEP}
 
     @property
     def learning_rate(self) -> float | None:
@@ -191,7 +195,9 @@ class Optimizer:
         zeros = frozenset.intersection(*(optimizer.zeros for optimizer in optimizers))
         return _record(first.rule, len(first.slots), zeros)
 
-    def scalars(self, rule: Rule, rates: npt.NDArray[np.float64], first_step: int) -> npt.NDArray[np.float64]:
+    def scalars(
+        self, rule: Rule, rates: npt.NDArray[np.float64], first_step: int, sizes: npt.ArrayLike = 1
+    ) -> npt.NDArray[np.float64]:
         """The scalars of several steps in a row.
 
         Parameters
@@ -202,6 +208,8 @@ class Optimizer:
             The learning rate at each step.
         first_step : int
             The number of the first of the steps; that of the training is 1.
+        sizes : int or array (n_steps,)
+            The number of samples in the minibatch of each step.
 
         Returns
         -------
@@ -209,7 +217,9 @@ class Optimizer:
             float64.
         """
         steps = np.arange(first_step, first_step + len(rates), dtype=np.float64)
-        return scalar_values(rule.record.scalars, {"rate": rates, "step": steps, **self.values})
+        return scalar_values(
+            rule.record.scalars, {"rate": rates, "step": steps, "size": np.asarray(sizes, np.float64), **self.values}
+        )
 
 
 @lru_cache(maxsize=256)
