@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlp_accel.datasets import idx
 from mlp_accel.datasets.npz import array_names, read_npz
-from mlp_accel.datasets.split import stratified_split
+from mlp_accel.datasets.split import stratified_share
 from mlp_accel.datasets.table import is_table, read_table, table_columns
 from mlp_accel.errors import DatasetError, SettingError
 
@@ -206,7 +206,8 @@ def _divided(
     classes, numbers = np.unique(labels, return_inverse=True)
     if len(classes) > MAX_CLASSES:
         raise DatasetError(f"{name}: {len(classes)} classes are too many; at most {MAX_CLASSES}")
-    train, test = stratified_split(numbers, TEST_SHARE if test_share is None else test_share, seed)
+    test = stratified_share(numbers, TEST_SHARE if test_share is None else test_share, seed)
+    train = ~test
     raw = {"x_train": x[train], "y_train": numbers[train], "x_test": x[test], "y_test": numbers[test]}
     return replace(_checked(name, raw), classes=classes, features=features, target=target)
 

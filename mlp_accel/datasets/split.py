@@ -1,6 +1,8 @@
-"""Dividing samples in two parts, each with every class in its share."""
+"""Choosing a share of the samples, the same of every class."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,42 +10,39 @@ import numpy.typing as npt
 from mlp_accel.errors import SettingError
 
 
-def stratified_split(
-    classes: npt.NDArray[np.int64], share: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Divide samples so that each class has the same share in both parts, as far as whole samples allow.
+def stratified_share(y: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool]:
+    """Choose a share of the samples at random, the same share of every class up to rounding.
 
     Parameters
     ----------
-    classes : array (n,)
-        The class of each sample, 0 or more.
+    y : array (n,)
+        Labels of any kind.
     share : float
-        Of the samples in the second part, above 0 and below 1.
+        Between 0 and 1.
     seed : int
+        Another stream than those of `init_params` and of the order of the samples.
 
     Returns
     -------
-    rest, part : array
-        Numbers of the samples, in ascending order. A class keeps at least one sample in the first part.
+    array (n,)
+        Whether each sample is chosen. ``share * n`` of them are, rounded; of every class one at least is not.
 
     Raises
     ------
     SettingError
-        If the share is out of range, or so small that the second part would be empty.
+        If the share is no number between 0 and 1, or so small or large that nothing is left on one side.
     """
-    if not 0 < share < 1:
-        raise SettingError(f"a share of the samples must be above 0 and below 1; got {share}")
-    order = np.random.default_rng([seed, 2]).permutation(len(classes))
-    counts = np.bincount(classes)
-    wanted = np.minimum(counts * share, np.maximum(counts - 1, 0))
-    taken = np.floor(wanted).astype(np.int64)
-    # What rounding down left out goes to the classes that lost most by it.
-    left = min(round(len(classes) * share), int(np.maximum(counts - 1, 0).sum())) - int(taken.sum())
-    for index in np.argsort(taken - wanted, kind="stable")[: max(0, left)]:
-        taken[index] += taken[index] < counts[index] - 1
-    if not taken.any():
-        raise SettingError(f"a share of {share} of {len(classes)} samples is none: give more samples or a larger share")
-    by_class = order[np.argsort(classes[order], kind="stable")]
-    starts = np.cumsum(counts) - counts
-    part = np.sort(np.concatenate([by_class[start : start + n] for start, n in zip(starts, taken, strict=True)]))
-    return np.setdiff1d(np.arange(len(classes)), part), part
+    if not (isinstance(share, float | int | np.number) and 0 < share < 1):
+        raise SettingError(f"a share of the samples must be a number between 0 and 1; got {share!r}")
+    _, classes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    exact = share * counts
+    numbers = np.floor(exact).astype(np.int64)
+    missing = round(share * len(y)) - int(numbers.sum())
+    numbers[np.argsort(numbers - exact, kind="stable")[: max(0, missing)]] += 1
+    numbers = np.minimum(numbers, counts - 1)
+    if not numbers.any():
+        raise SettingError(f"a share of {share:g} of {len(y)} samples of {len(counts)} classes is none of them")
+    rng, chosen = np.random.default_rng([seed, 2]), np.zeros(len(y), bool)
+    for number, rows in zip(numbers, np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1]), strict=True):
+        chosen[rng.permutation(rows)[:number]] = True
+    return chosen

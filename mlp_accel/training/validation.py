@@ -113,7 +113,7 @@ def kept_out(x: Any, y: Any, validation: Pair | float | None, seed: int) -> tupl
     if isinstance(validation, tuple):
         x_validation, y_validation = validation
         if is_pixels(x) != is_pixels(x_validation):
-            dtypes = " and ".join("uint8" if is_pixels(samples) else "others" for samples in (x, x_validation))
+            dtypes = " and ".join(str(getattr(samples, "dtype", "numbers")) for samples in (x, x_validation))
             raise ValueError(f"samples for training and for validation differ in dtype: {dtypes}; uint8 is scaled, others are not")
         return x, y, (x_validation, y_validation)
     y = as_labels(y)

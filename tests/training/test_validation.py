@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mlp_accel import History, NonFiniteLossError, SettingError, evaluate, get_backend, init_params, mini_batch_sgd, train_many
 from mlp_accel.backends import Backend
-from mlp_accel.training.validation import EarlyStopping, stratified_share
+from mlp_accel.datasets.split import stratified_share
+from mlp_accel.training.validation import EarlyStopping
 from tests.training.test_training import TOY, bits, sparse_pixels, toy
 
 
@@ -181,10 +182,10 @@ def test_a_run_that_diverges_has_the_best_parameters_it_had() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"validation": 0.0}, "share of them between 0 and 1; got 0.0"),
+        ({"validation": 0.0}, "between 0 and 1; got 0.0"),
         ({"validation": 1}, "between 0 and 1; got 1"),
         ({"validation": "half"}, "between 0 and 1; got 'half'"),
-        ({"validation": 0.001}, "leaves none for validation"),
+        ({"validation": 0.001}, "is none of them"),
         ({"validation": 0.2, "patience": 0}, "patience must be at least 1 epoch; got 0"),
         ({"validation": 0.2, "min_delta": float("nan")}, "min_delta must be a number, 0 or more; got nan"),
         ({"validation": 0.2, "monitor": "f1"}, "unknown monitor 'f1'; choose one of loss, accuracy"),
