@@ -79,6 +79,8 @@ class Trainer:
         One for all networks, or one for each.
     epochs : int
         How many epochs there will be: a schedule needs to know.
+    shuffle : bool
+        Visit the samples in a fresh random order in every epoch; otherwise in the order in which they are given.
 
     The others are those of `mini_batch_sgd`, which is the simple way to use this.
 
@@ -118,9 +120,11 @@ class Trainer:
         step: Step | None = None,
         threads: int = 1,
         loss_average: str = "samples",
+        shuffle: bool = True,
     ) -> None:
         if batch_size < 1:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
+        self._shuffle = shuffle
         self.loss_average = check_choice("loss average", loss_average, LOSS_AVERAGES)
         check_choice("gradient", gradient, GRADIENTS)
         starts = [network if isinstance(network, Snapshot) else Snapshot(network) for network in networks]
@@ -243,13 +247,15 @@ class Trainer:
 
     def _scalars(self, group: Group, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The scalars of each step of this epoch, for each network of a group."""
-        rule, first = group.task.rule, self._step + 1
-        return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first) for i in group.indices])
+        rule, first, sizes = group.task.rule, self._step + 1, batch_sizes(self.x.shape[0], self.batch_size)
+        return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first, sizes) for i in group.indices])
 
     def _draw(self) -> npt.NDArray[np.int64]:
         """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
         n = self.x.shape[0]
         self._order_states = [generator.bit_generator.state for generator in self._generators]
+        if not self._shuffle:
+            return np.tile(np.arange(n), (len(self._generators), 1))
         if len(self._generators) == 1:
             return self._generators[0].permutation(n)[None]
         with ThreadPoolExecutor(self._threads) as pool:
@@ -280,10 +286,17 @@ def density(x: Any) -> float:
     return float(np.count_nonzero(rows) / max(1, rows.size))
 
 
+def batch_sizes(n: int, batch_size: int) -> npt.NDArray[np.int64]:
+    """The number of samples in each minibatch of an epoch of `n` samples; the last one takes what remains."""
+    sizes = np.full(-(-n // batch_size), batch_size)
+    sizes[-1] = n - batch_size * (len(sizes) - 1)
+    return sizes
+
+
 def epoch_mean(batch_sums: npt.NDArray[np.float64], n: int, batch_size: int, loss_average: str) -> float:
     """The mean over an epoch of `n` samples from the sums of its minibatches; `loss_average` as in `mini_batch_sgd`."""
     if loss_average == "samples":
         return float(batch_sums.sum() / n)
-    sizes = np.full(len(batch_sums), batch_size)
-    sizes[-1] = n - batch_size * (len(batch_sums) - 1)
-    return float((batch_sums / sizes).sum() / (n // batch_size))  # the notebook does not count the last, shorter minibatch
+    return float(
+        (batch_sums / batch_sizes(n, batch_size)).sum() / (n // batch_size)
+    )  # the notebook does not count the last, shorter minibatch
