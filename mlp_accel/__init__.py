@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlp_accel.datasets import Dataset, load
     from mlp_accel.errors import (
         BackendUnavailableError,
+        CheckpointError,
         DatasetError,
         DeviceMemoryError,
         MlpAccelError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mlp_accel.training.notebook import from_notebook, to_notebook
     from mlp_accel.training.parameters import load_params, save_params
     from mlp_accel.training.scaling import Scaling
+    from mlp_accel.training.snapshot import Snapshot
     from mlp_accel.training.train import mini_batch_sgd, train_many
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "Activation",
     "Backend",
     "BackendUnavailableError",
+    "CheckpointError",
     "Dataset",
     "DatasetError",
     "DeviceMemoryError",
@@ -57,6 +60,7 @@ __all__ = [
     "Scaling",
     "Schedule",
     "SettingError",
+    "Snapshot",
     "__version__",
     "activation",
     "backward",
@@ -86,6 +90,7 @@ _HOMES = {
     "Dataset": "datasets",
     "load": "datasets",
     "BackendUnavailableError": "errors",
+    "CheckpointError": "errors",
     "DatasetError": "errors",
     "MlpAccelError": "errors",
     "ModelFileError": "errors",
@@ -109,6 +114,7 @@ _HOMES = {
     "Model": "training.model",
     "load_model": "training.model",
     "Scaling": "training.scaling",
+    "Snapshot": "training.snapshot",
     "evaluate": "training.evaluate",
     "mini_batch_sgd": "training.train",
 }

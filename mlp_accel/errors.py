@@ -79,6 +79,10 @@ class ModelFileError(ParameterFileError):
     """A model file is missing, malformed, or needs an activation that was not given."""
 
 
+class CheckpointError(MlpAccelError, ValueError):
+    """A checkpoint is damaged, of another training, or in use."""
+
+
 class OutputError(MlpAccelError, OSError):
     """A file that was asked for cannot be written."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 DONE, STOPPED, DIVERGED, INTERRUPTED = "done", "stopped", "diverged", "interrupted"
 
 
-Mark = tuple[int, int | None, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]], Snapshot | None]
+VALIDATION = ("validation_loss", "validation_accuracy")
+
+Params = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+
+Mark = tuple[int, int | None, Params, Snapshot | None]
 """How many epochs a history had, and which parameters it returned."""
 
 
@@ -56,6 +61,8 @@ class History:
         Name of the path that trained.
     passed_over : list of (str, str)
         The paths that come before it, each with the reason why it was not taken.
+    resumed : int
+        How many of the epochs were read from a checkpoint.
     rests : int
         How often threads rested because other processes kept the cores busy: times of a crowded machine.
     status : {"done", "stopped", "diverged", "interrupted"}
@@ -70,11 +77,12 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     best_epoch: int | None = None
-    params: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=list, repr=False)
+    params: Params = field(default_factory=list, repr=False)
     last: Snapshot | None = field(default=None, repr=False)
     backend: str = ""
     path: str = ""
     passed_over: list[tuple[str, str]] = field(default_factory=list)
+    resumed: int = 0
     rests: int = 0
     status: str = DONE
     reason: str | None = None
@@ -91,7 +99,7 @@ class History:
     def _columns(self) -> dict[str, list[float]]:
         """What is recorded of each epoch."""
         columns = {"loss": self.loss, "accuracy": self.accuracy, "seconds": self.seconds}
-        validated = {"validation_loss": self.validation_loss, "validation_accuracy": self.validation_accuracy}
+        validated = dict(zip(VALIDATION, (self.validation_loss, self.validation_accuracy), strict=True))
         return columns | validated if self.validation_loss else columns
 
     def mark(self) -> Mark:
@@ -123,6 +131,25 @@ class History:
             "reason": self.reason,
             "interrupted": self.interrupted,
         }
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any], params: Params, last: Snapshot) -> History:
+        """A training to go on with, from what `to_dict` gave, which leaves out the parameters."""
+        rows = content["history"]
+        history = History(
+            best_epoch=content["best_epoch"],
+            params=params,
+            last=last,
+            backend=content["backend"],
+            path=content["path"],
+            passed_over=[(path, reason) for path, reason in content["passed_over"]],
+            resumed=len(rows),
+            status=content["status"],
+            reason=content["reason"],
+        )
+        for name in ("loss", "accuracy", "seconds", *(VALIDATION if rows and VALIDATION[0] in rows[0] else ())):
+            getattr(history, name).extend(float(row[name]) for row in rows)
+        return history
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""

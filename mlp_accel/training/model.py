@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 import mlp_accel
-from mlp_accel.activations import CHECKED, Activation, find_activation
+from mlp_accel.activations import Activation, find_activation
 from mlp_accel.errors import ModelFileError, SettingError
 from mlp_accel.training.checks import check_params
+from mlp_accel.training.fingerprint import describe_activation
 from mlp_accel.training.labels import check_classes, class_indices, classes_from_json, classes_to_json
 from mlp_accel.training.parameters import load_params
 from mlp_accel.training.scaling import SCALINGS, Scaling
@@ -168,7 +169,7 @@ class Model:
             "kind": "model",
             "format": FORMAT,
             "layer_sizes": self.layer_sizes,
-            "activation": {"name": activation.name, "values": _values(activation)},
+            "activation": describe_activation(activation),
             "classes": None if self.classes is None else classes_to_json(self.classes),
             "scaling": self.scaling.kind,
             "settings": dict(self.settings),
@@ -230,16 +231,10 @@ def _activation(path: Path, described: Mapping[str, Any], given: str | Activatio
         found = find_activation(name if given is None else given)
     except SettingError as error:
         raise ModelFileError(f"{path}: trained with the activation {name!r} of your own; give it to load_model") from error
-    if found.name != name or not np.allclose(_values(found), values, rtol=1e-6, atol=1e-9):
+    if found.name != name or not np.allclose(describe_activation(found)["values"], values, rtol=1e-6, atol=1e-9):
         what = "another function of that name" if found.name == name else repr(found.name)
         raise ModelFileError(f"{path}: trained with the activation {name!r}; this is {what}: give load_model the right one")
     return found
-
-
-def _values(activation: Activation) -> list[float]:
-    """What an activation puts out for a few inputs: names alone do not tell two functions of one's own apart."""
-    with np.errstate(all="ignore"):
-        return [float(activation(float(z))) for z in CHECKED[::8]]
 
 
 def _is_zip(path: Path) -> bool:

@@ -16,13 +16,18 @@ Callback = Callable[[History], object]
 """Called after every epoch; one that returns true ends the training."""
 
 
-def run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = (), validation: Validation | None = None) -> list[History]:
-    """Train to the end, to a loss that is not finite, until patience runs out, or to Ctrl-C; a history for each network."""
-    paths = [trainer.taken_by(network) for network in range(len(trainer.optimizers))]
-    name = trainer.backend.name
-    histories = [History(backend=name, path=taken.name, passed_over=list(taken.passed_over)) for taken in paths]
-    for history, snapshot in zip(histories, trainer.snapshots(), strict=True):
-        history.params = list(snapshot.params)
+def run(
+    trainer: Trainer,
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    validation: Validation | None = None,
+    resumed: History | None = None,
+) -> list[History]:
+    """Train to the end, to a loss that is not finite, until patience runs out, or to Ctrl-C; a history for each network.
+
+    With `resumed`, the history of a single network up to now, that is gone on with.
+    """
+    histories = [resumed] if resumed else new_histories(trainer)
     whole = [history.mark() for history in histories]
     training = list(range(len(histories)))
     try:
@@ -44,6 +49,15 @@ def run(trainer: Trainer, epochs: int, callbacks: Sequence[Callback] = (), valid
             history.back_to(mark)
             if history.status == DONE:
                 history.status, history.reason = INTERRUPTED, "Ctrl-C"
+    return histories
+
+
+def new_histories(trainer: Trainer) -> list[History]:
+    """For each network a history without epochs, and the parameters at which it starts."""
+    histories, name = [], trainer.backend.name
+    for network, state in enumerate(trainer.states()):
+        taken = trainer.taken_by(network)
+        histories.append(History(params=list(state.params), backend=name, path=taken.name, passed_over=list(taken.passed_over)))
     return histories
 
 

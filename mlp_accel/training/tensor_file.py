@@ -6,10 +6,11 @@ several in random order.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from mlp_accel.files import write_atomically
 
 KEY = "mlp_accel"
 """The key of the metadata under which the description stands."""
+
+DIGEST = "sha256"
+"""Where the description has the hash of the arrays and of all else that it says: a changed weight would be a weight as well."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -38,7 +42,7 @@ def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]], descriptio
     # Of an array in Fortran order safetensors 0.8.0 writes the memory as it lies, without a word.
     plain = {name: np.array(array, order="C", copy=True) for name, array in arrays.items()}
     text = json.dumps(description, sort_keys=True, allow_nan=False)
-    content = save(plain, {KEY: text})
+    content = save(plain, {KEY: json.dumps({**description, DIGEST: _digest(plain, text)}, sort_keys=True)})
 
     def compare(written: Path) -> None:
         found, described = read_tensors(written, OutputError)
@@ -68,14 +72,15 @@ def read_tensors(path: Path, error_type: type[MlpAccelError]) -> tuple[Arrays, d
         text = header.get("__metadata__", {}).get(KEY)
         if text is None:
             raise error_type(f"{path}: not written by mlp_accel: it lacks a description under the key {KEY}")
-        description = json.loads(text, parse_constant=_no_number)
-        if not isinstance(description, dict):
-            raise error_type(f"{path}: its description is no JSON object")
+        description = dict(json.loads(text))
+        digest = description.pop(DIGEST)
+        if digest != _digest(arrays, json.dumps(description, sort_keys=True, allow_nan=False)):
+            raise error_type(f"{path}: damaged: it is not what was written")
     except MlpAccelError:
         raise
     except OSError as error:
         raise error_type(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # safetensors and NumPy fail in many ways on what is damaged
+    except Exception as error:  # safetensors, NumPy and what reads JSON fail in many ways on what is damaged
         raise error_type(f"{path}: not a safetensors file, or a damaged one: {error}") from error
     return arrays, description
 
@@ -85,5 +90,11 @@ def same_array(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and first.tobytes() == second.tobytes()
 
 
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+def _digest(arrays: Mapping[str, npt.NDArray[Any]], text: str) -> str:
+    """The SHA-256 of arrays and description."""
+    hashed = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        hashed.update(f"{name} {array.shape} {array.dtype} ".encode())
+        hashed.update(array.tobytes())
+    return hashed.hexdigest()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlp_accel.activations import Activation
+import mlp_accel
+from mlp_accel.activations import Activation, find_activation
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import Step
@@ -16,12 +20,21 @@ from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
+from mlp_accel.training.checkpoint import Checkpoint, Start
 from mlp_accel.training.checks import Networks, one_for_each
 from mlp_accel.training.evaluate import evaluate
+from mlp_accel.training.fingerprint import (
+    describe_activation,
+    describe_array,
+    describe_optimizer,
+    describe_schedule,
+    describe_start,
+)
 from mlp_accel.training.history import DIVERGED, History, NonFiniteLossError
 from mlp_accel.training.run import Callback, run
 from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import Trainer
+from mlp_accel.training.trainer import learning_rate as find_rate
 from mlp_accel.training.validation import EarlyStopping, Pair, Validation, kept_out
 
 __all__ = ["evaluate", "mini_batch_sgd", "train_many"]
@@ -54,6 +67,8 @@ def mini_batch_sgd(
     monitor: str = "loss",
     patience: int | None = None,
     min_delta: float = 0.0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 1.0,
     callbacks: Sequence[Callback] = (),
 ) -> History:
     """Train a network by gradient descent on minibatches.
@@ -111,6 +126,12 @@ def mini_batch_sgd(
         End the training after so many epochs in a row without progress on these samples; by default it never ends early.
     min_delta : float
         By how much an epoch must be better to be progress.
+    checkpoint : path, optional
+        A file that is written after epochs, and from which the same call goes on if the process was killed: to the bits of a
+        training that never stopped, without training again what is in it. Settings or data that differ from those of the file are
+        an error. `epochs` may grow where the learning rates so far do not depend on it.
+    checkpoint_every : float
+        Least number of seconds between two writes; the end of the training is always written.
     callbacks : sequence of callable
         Each is called with the `History` after every epoch; one that returns true ends the training.
 
@@ -129,30 +150,66 @@ def mini_batch_sgd(
         If the loss becomes NaN or infinite.
     PathError
         If the path that was asked for cannot train this.
+    CheckpointError
+        If the checkpoint is damaged, of another training, or in use.
+    OutputError
+        If the checkpoint cannot be written. The one before is still there.
     """
     settings = find_optimizer(optimizer, momentum=momentum, weight_decay=weight_decay)
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
-    stopping = _stopping(validation, monitor, patience, min_delta)
+    stopping = EarlyStopping.of(validation, monitor, patience, min_delta)
     if isinstance(params, Snapshot) and params.epochs >= epochs:
         raise SettingError(f"the snapshot has been trained for {params.epochs} epochs; there are none left of {epochs}")
     x, y, pair = kept_out(x, y, validation, seed)
+    activation = find_activation(activation)
+    rate = find_rate(learning_rate, settings, gradient)
     with _training(backend, threads, epochs) as (used, n_threads):
-        trainer = Trainer(
-            *(x, y, [params], used),
-            batch_size=batch_size,
-            activation=activation,
-            gradient=gradient,
-            optimizers=[settings],
-            learning_rates=[learning_rate],
-            schedule=rates,
-            epochs=epochs,
-            seeds=[seed],
-            path=path,
-            step=step,
-            threads=n_threads,
-            loss_average=loss_average,
-        )
-        (history,) = run(trainer, epochs, callbacks, _validation(trainer, pair, stopping))
+
+        def train(start: Start, path: str | None, callbacks: Sequence[Callback], resumed: History | None) -> History:
+            trainer = Trainer(
+                *(x, y, [start], used),
+                batch_size=batch_size,
+                activation=activation,
+                gradient=gradient,
+                optimizers=[settings],
+                learning_rates=[rate],
+                schedule=rates,
+                epochs=epochs,
+                seeds=[seed],
+                path=path,
+                step=step,
+                threads=n_threads,
+                loss_average=loss_average,
+            )
+            return run(trainer, epochs, callbacks, _validation(trainer, pair, stopping), resumed)[0]
+
+        if checkpoint is None:
+            history = train(params, path, callbacks, None)
+        else:
+            steps = -(-len(y) // min(batch_size, len(y)))
+            described = {
+                "x": describe_array(x),
+                "y": describe_array(y),
+                "params": describe_start(params),
+                "batch_size": min(batch_size, len(y)),
+                "learning_rate": rate,
+                "activation": describe_activation(activation),
+                "gradient": gradient,
+                "optimizer": describe_optimizer(settings),
+                "schedule": describe_schedule(rates, steps),
+                "seed": seed,
+                "backend": used.name,
+                "dtype": used.dtype,
+                "step": None if step is None else getattr(step, "__name__", "a step of your own"),
+                "loss_average": loss_average,
+                "validation": None if pair is None else {"x": describe_array(pair[0]), "y": describe_array(pair[1])},
+                "early_stopping": None if pair is None else asdict(stopping),
+                "threads": n_threads,
+                "device": used.device,
+                "versions": {"mlp_accel": mlp_accel.__version__, "numpy": np.__version__, **used.versions()},
+            }
+            with Checkpoint(Path(checkpoint), described, rates, epochs, steps, checkpoint_every) as keeper:
+                history = keeper.train(train, params, path, callbacks, len(settings.slots))
     if history.status == DIVERGED:
         raise NonFiniteLossError(str(history.reason), history)
     return history
@@ -226,7 +283,7 @@ def train_many(
     settings = {name: one_for_each(value, count, f"values of {name}") for name, value in given.items()}
     optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in settings.items()}) for i in range(count)]
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
-    stopping = _stopping(validation, monitor, patience, min_delta)
+    stopping = EarlyStopping.of(validation, monitor, patience, min_delta)
     x, y, pair = kept_out(x, y, validation, seed=0)
     with _training(backend, threads, epochs) as (used, n_threads):
         trainer = Trainer(
@@ -245,14 +302,6 @@ def train_many(
             loss_average=loss_average,
         )
         return run(trainer, epochs, validation=_validation(trainer, pair, stopping))
-
-
-def _stopping(validation: object, monitor: str, patience: int | None, min_delta: float) -> EarlyStopping:
-    """When to stop; SettingError for a setting that would be ignored."""
-    stopping = EarlyStopping(monitor, patience, min_delta)
-    if validation is None and stopping != EarlyStopping():
-        raise SettingError("monitor, patience and min_delta need samples to watch: give validation, such as validation=0.1")
-    return stopping
 
 
 def _validation(trainer: Trainer, pair: Pair | None, stopping: EarlyStopping) -> Validation | None:

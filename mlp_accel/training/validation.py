@@ -52,6 +52,14 @@ class EarlyStopping:
         if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
             raise SettingError(f"min_delta must be a number, 0 or more; got {self.min_delta}")
 
+    @staticmethod
+    def of(validation: object, monitor: str, patience: int | None, min_delta: float) -> EarlyStopping:
+        """With these settings; SettingError if there is no validation, so that they would be ignored."""
+        stopping = EarlyStopping(monitor, patience, min_delta)
+        if validation is None and stopping != EarlyStopping():
+            raise SettingError("monitor, patience and min_delta need samples to watch: give validation, such as validation=0.1")
+        return stopping
+
     def best_epoch(self, losses: Sequence[float], accuracies: Sequence[float]) -> int:
         """The number, from 1, of the best of the epochs that had these losses and accuracies on the validation samples."""
         values = self._to_minimise(losses, accuracies)
