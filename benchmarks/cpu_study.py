@@ -52,10 +52,11 @@ class Cell(NamedTuple):
     activation: str = "tanh"
     path: str | None = None
     """The path of all backends; None for the loop and the fastest."""
+    optimizer: str = "sgd"
 
     def __str__(self) -> str:
         name = f"{self.kind} {'-'.join(map(str, self.hidden))} {self.activation}/{self.batch_size}/{self.threads}"
-        return f"{name} {self.path}" if self.path else name
+        return " ".join([name, *([self.path] if self.path else []), *([self.optimizer] if self.optimizer != "sgd" else [])])
 
 
 GRID = [Cell(kind, (hidden,), batch) for kind in KINDS for hidden in (32, 128, 512) for batch in (32, 128, 1024)]
@@ -66,6 +67,7 @@ CELLS = [
     Cell("table", (64, 64), 128, activation="relu"),
     Cell("mnist-float32", (128,), 128, path="dense"),
     Cell("mnist-float32", (256,), 1024, path="dense"),
+    *(Cell(kind, (32,), 128, optimizer=optimizer) for kind in ("mnist", "table") for optimizer in ("momentum", "adamw")),
 ]
 
 
@@ -111,7 +113,9 @@ def measure_cell(cell: Cell, folder: Path) -> Result:
         activation=cell.activation,
         batch_size=cell.batch_size,
         layer_sizes=(loaded.x_train.shape[1], *cell.hidden, int(loaded.y_train.max()) + 1),
-        learning_rate=0.05,
+        optimizer=cell.optimizer,
+        learning_rate=0.05 if cell.optimizer == "sgd" else 0.001,
+        momentum=0.9 if cell.optimizer == "momentum" else None,
         threads=cell.threads,
         path=cell.path,
         data=data,

@@ -184,15 +184,26 @@ def test_the_old_name_of_the_loop_names_the_new_one() -> None:
 
 
 def test_an_optimizer_is_in_the_file_with_its_defaults(clouds: Path) -> None:
-    options = ("--backends", "numpy,numpy-handwritten", "--optimizer", "adamw", "--data", clouds, "--epochs", 1, "--json", "-")
+    options = (
+        "--backends",
+        "numpy,numpy-handwritten,notebook",
+        "--optimizer",
+        "adamw",
+        "--data",
+        clouds,
+        "--epochs",
+        1,
+        "--json",
+        "-",
+    )
     result = run("bench", *options)
     content = json.loads(result.stdout)
     rule = {"optimizer": "adamw", "learning_rate": 0.001, "momentum": None, "weight_decay": 0.01}
     assert {name: content["config"][name] for name in rule} == rule
-    ours, peer = content["results"]
-    assert ours["status"] == "ok"
-    assert "numpy-handwritten: unavailable: it trains with plain SGD only" in result.stderr
-    assert peer["status"] == "unavailable"
+    ours, by_hand, notebook = content["results"]
+    assert ours["status"] == by_hand["status"] == "ok"
+    assert "notebook: unavailable: it has no adamw, only sgd" in result.stderr
+    assert notebook["status"] == "unavailable"
     assert result.returncode == 3, "it was named"
 
 

@@ -10,6 +10,7 @@ _REGISTRY = {
     "scikit-learn": "mlp_accel.bench.engines.peers.scikit_learn:ScikitLearnPeer",
     "pytorch": "mlp_accel.bench.engines.peers.pytorch:PyTorchPeer",
     "pytorch-handwritten": "mlp_accel.bench.engines.peers.pytorch_handwritten:PyTorchHandwrittenPeer",
+    "pytorch-compile": "mlp_accel.bench.engines.peers.pytorch_compile:PyTorchCompilePeer",
     "jax": "mlp_accel.bench.engines.peers.jax_scan:JaxPeer",
     "numpy-handwritten": "mlp_accel.bench.engines.peers.numpy_handwritten:NumpyHandwrittenPeer",
     "notebook": "mlp_accel.bench.engines.peers.notebook:NotebookPeer",

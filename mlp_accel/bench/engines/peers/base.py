@@ -28,6 +28,9 @@ HostParams = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 WARM_UP_STEPS = 2
 
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Of Adam and AdamW: the defaults of every library here."""
+
 
 class Peer(ABC):
     """Another library that trains; each method answers one command.
@@ -56,6 +59,10 @@ class Peer(ABC):
 
     activations: ClassVar[Sequence[str]] = ("tanh", "relu", "sigmoid")
     gradients: ClassVar[Sequence[str]] = ("exact",)
+    optimizers: ClassVar[Sequence[str]] = ("sgd", "momentum", "nesterov", "adam", "adamw")
+    decays: ClassVar[bool] = True
+    """Whether it has a weight decay that means the same as ours."""
+
     schedules: ClassVar[bool] = True
     """Whether its learning rate can change from step to step; otherwise it keeps to the first one, and says so."""
 
@@ -68,6 +75,9 @@ class Peer(ABC):
         self.dtype = config.dtype
         self.batch_size = min(config.batch_size, config.n_train)
         self.learning_rate = config.learning_rate
+        self.optimizer = config.optimizer
+        self.momentum = config.momentum or 0.0
+        self.weight_decay = config.weight_decay or 0.0
         self.seed = config.seed
         self.threads = config.threads
         self.config = config
@@ -112,8 +122,10 @@ class Peer(ABC):
         """Raise `PeerUnavailableError` for settings that this peer has no form of."""
         if self.activation not in self.activations:
             raise PeerUnavailableError(f"it has no {self.activation}, only {', '.join(self.activations)}")
-        if self.config.optimizer != "sgd" or self.config.weight_decay:
-            raise PeerUnavailableError("it trains with plain SGD only: no other optimizer, and no weight decay")
+        if self.optimizer not in self.optimizers:
+            raise PeerUnavailableError(f"it has no {self.optimizer}, only {', '.join(self.optimizers)}")
+        if self.weight_decay and not self.decays:
+            raise PeerUnavailableError("it has no weight decay that means the same as ours")
         if self.gradient not in self.gradients:
             raise PeerUnavailableError(f"it has only the {' and the '.join(self.gradients)} gradient, not {self.gradient}")
 

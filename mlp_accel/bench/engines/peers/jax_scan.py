@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.bench.engines.peers.base import HostParams, Peer
+from mlp_accel.bench.engines.peers.base import BETA1, BETA2, EPSILON, HostParams, Peer
 
 
 class JaxPeer(Peer):
@@ -38,8 +38,9 @@ class JaxPeer(Peer):
             jax.ShapeDtypeStruct((n,), jnp.int32),
             jax.ShapeDtypeStruct((-(-n // self.batch_size),), jnp.dtype(self.dtype)),
         )
-        epoch = jax.jit(functools.partial(_epoch, jax, self.activation, self.batch_size), donate_argnums=0)
-        self._compiled = epoch.lower(self.layers, order, rates, x, y).compile()
+        rule = functools.partial(updated, jnp, self.optimizer, self.momentum, self.weight_decay)
+        epoch = jax.jit(functools.partial(train_epoch, jax, self.activation, rule, self.batch_size), donate_argnums=0)
+        self._compiled = epoch.lower(self.state, order, rates, x, y).compile()
         return {"device": "cpu", "form": self.form}
 
     def place(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> None:
@@ -48,21 +49,44 @@ class JaxPeer(Peer):
 
     def start(self, params: HostParams) -> None:
         jnp = self.package.numpy
-        self.layers = [(jnp.array(weights), jnp.array(bias)) for weights, bias in params]
+        layers = [(jnp.array(weights), jnp.array(bias)) for weights, bias in params]
+        n_slots = {"sgd": 0, "momentum": 1, "nesterov": 1}.get(self.optimizer, 2)
+        slots = [self.package.tree.map(jnp.zeros_like, layers) for _ in range(n_slots)]
+        self.state = (layers, slots, jnp.zeros((), self.dtype))
 
     def epoch(self) -> tuple[float, float | None]:
         jnp = self.package.numpy
         order, rates = jnp.asarray(self.next_order(), jnp.int32), jnp.asarray(self.next_rates(), self.dtype)
-        self.layers, loss, accuracy = self._compiled(self.layers, order, rates, self.x, self.y)
-        self.package.block_until_ready(self.layers)
+        self.state, loss, accuracy = self._compiled(self.state, order, rates, self.x, self.y)
+        self.package.block_until_ready(self.state)
         return float(loss), float(accuracy)
 
     def params(self) -> HostParams:
-        return [(np.array(weights), np.array(bias)) for weights, bias in self.layers]
+        return [(np.array(weights), np.array(bias)) for weights, bias in self.state[0]]
 
 
-def _epoch(jax: Any, activation: str, batch_size: int, layers: Any, order: Any, rates: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
-    """New layers, mean loss and accuracy of an epoch.
+def updated(
+    jnp: Any, optimizer: str, momentum: float, weight_decay: float, p: Any, grad: Any, slots: Any, rate: Any, step: Any
+) -> tuple[Any, ...]:
+    """The parameter, then its slots, after a step."""
+    if weight_decay and optimizer != "adamw":
+        grad = grad + weight_decay * p
+    if optimizer in ("adam", "adamw"):
+        first = BETA1 * slots[0] + (1 - BETA1) * grad
+        second = BETA2 * slots[1] + (1 - BETA2) * grad**2
+        root = jnp.sqrt(second / (1 - BETA2**step)) + EPSILON
+        kept = p * (1 - rate * weight_decay) if optimizer == "adamw" else p
+        return kept - rate / (1 - BETA1**step) * first / root, first, second
+    if optimizer == "sgd":
+        return (p - rate * grad,)
+    velocity = momentum * slots[0] + grad
+    return p - rate * (velocity if optimizer == "momentum" else grad + momentum * velocity), velocity
+
+
+def train_epoch(
+    jax: Any, activation: str, rule: Any, batch_size: int, state: Any, order: Any, rates: Any, x: Any, y: Any
+) -> tuple[Any, Any, Any]:
+    """New layers with their slots and the number of steps, mean loss and accuracy of an epoch.
 
     The order is drawn outside: `jax.random.permutation` sorts, which takes a fifth of an epoch of MNIST.
     """
@@ -76,17 +100,19 @@ def _epoch(jax: Any, activation: str, batch_size: int, layers: Any, order: Any, 
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
         return losses.mean(), (losses.sum(), (logits.argmax(axis=1) == y).sum())
 
-    def step(layers: Any, batch_and_rate: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
-        batch, rate = batch_and_rate
+    def step(state: Any, batch_and_rate: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
+        (layers, slots, steps), (batch, rate) = state, batch_and_rate
         grads, sums = jax.grad(mean_loss, has_aux=True)(layers, x[batch], y[batch])
-        return jax.tree.map(lambda parameter, grad: parameter - rate * grad, layers, grads), sums
+        new = jax.tree.map(lambda p, grad, *kept: rule(p, grad, kept, rate, steps + 1), layers, grads, *slots)
+        layers, *slots = jax.tree.transpose(jax.tree.structure(layers), jax.tree.structure((0,) * (1 + len(slots))), new)
+        return (layers, slots, steps + 1), sums
 
     n = len(x)
     steps = n // batch_size
     whole = steps * batch_size
-    layers, (losses, hits) = jax.lax.scan(step, layers, (order[:whole].reshape(-1, batch_size), rates[:steps]))
+    state, (losses, hits) = jax.lax.scan(step, state, (order[:whole].reshape(-1, batch_size), rates[:steps]))
     loss, hit = losses.sum(), hits.sum()
     if whole < n:
-        layers, (last_loss, last_hits) = step(layers, (order[whole:], rates[steps]))
+        state, (last_loss, last_hits) = step(state, (order[whole:], rates[steps]))
         loss, hit = loss + last_loss, hit + last_hits
-    return layers, loss / n, hit / n
+    return state, loss / n, hit / n

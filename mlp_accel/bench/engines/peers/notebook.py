@@ -23,6 +23,8 @@ class NotebookPeer(Peer):
     activations = ("tanh",)
     schedules = False
     gradients = ("exact", "notebook")
+    optimizers = ("sgd",)
+    decays = False
 
     def check_settings(self) -> None:
         super().check_settings()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.bench.engines.peers.base import HostParams, Peer
+from mlp_accel.bench.engines.peers.base import BETA1, BETA2, EPSILON, HostParams, Peer
 
 Array = npt.NDArray[Any]
 
 
 class NumpyHandwrittenPeer(Peer):
-    """Minibatches gathered into a buffer, products into buffers, the learning rate multiplied into the delta."""
+    """Minibatches gathered into a buffer, products into buffers; for plain SGD the learning rate is multiplied into the delta."""
 
     modules = ("numpy",)
     distributions = ("numpy",)
@@ -29,6 +30,9 @@ class NumpyHandwrittenPeer(Peer):
         self.outputs = [np.empty((size, n), self.dtype) for n in self.layer_sizes]
         self.deltas = [np.empty((size, n), self.dtype) for n in self.layer_sizes]
         self.grads = [np.empty_like(weights) for weights, _ in self.layers]
+        self.slots = [[[np.zeros_like(p) for _ in range(3)] for p in layer] for layer in self.layers]  # two, and room for a result
+        self.plain = self.optimizer == "sgd" and not self.weight_decay
+        self.steps = 0
         self.samples = np.arange(size)
 
     def epoch(self) -> tuple[float, float | None]:
@@ -58,7 +62,8 @@ class NumpyHandwrittenPeer(Peer):
         sums = z.sum(axis=1, keepdims=True)
         loss = np.log(sums).sum() - of_label.sum()
         z /= sums
-        self._backward(outputs, self._output_delta(z, samples, y, rate))
+        self.steps += 1
+        self._backward(outputs, self._output_delta(z, samples, y, rate if self.plain else 1.0), rate)
         return loss, hits
 
     def _activate(self, z: Array) -> None:
@@ -73,7 +78,7 @@ class NumpyHandwrittenPeer(Peer):
             np.reciprocal(z, out=z)
 
     def _output_delta(self, y_hat: Array, samples: Array, y: Array, rate: float) -> Array:
-        """Learning rate times the error at the logits, written over the probabilities."""
+        """`rate` times the error at the logits, written over the probabilities."""
         if self.gradient == "notebook":
             slope = y_hat * (1 - y_hat)
             slope *= rate
@@ -84,16 +89,51 @@ class NumpyHandwrittenPeer(Peer):
             y_hat *= rate / len(y)
         return y_hat
 
-    def _backward(self, outputs: list[Array], delta: Array) -> None:
+    def _backward(self, outputs: list[Array], delta: Array, rate: float) -> None:
         for layer in reversed(range(len(self.layers))):
             weights, bias = self.layers[layer]
             a, error = outputs[layer], delta
             if layer:
                 delta = np.matmul(error, weights.T, out=self.deltas[layer][: len(error)])
-            weights -= np.matmul(a.T, error, out=self.grads[layer])
-            bias -= error.sum(axis=0)
+            grad = np.matmul(a.T, error, out=self.grads[layer])
+            if self.plain:
+                weights -= grad
+                bias -= error.sum(axis=0)
+            else:
+                self._update(weights, grad, rate, *self.slots[layer][0])
+                self._update(bias, error.sum(axis=0), rate, *self.slots[layer][1])
             if layer:
                 delta *= self._slope(a)
+
+    def _update(self, p: Array, grad: Array, rate: float, first: Array, second: Array, room: Array) -> None:
+        if self.optimizer == "adamw":
+            p *= 1 - rate * self.weight_decay
+        elif self.weight_decay:
+            grad += np.multiply(p, self.weight_decay, out=room)
+        if self.optimizer in ("adam", "adamw"):
+            first *= BETA1
+            first += np.multiply(grad, 1 - BETA1, out=room)
+            second *= BETA2
+            grad *= grad
+            grad *= 1 - BETA2
+            second += grad
+            root = np.sqrt(second, out=grad)
+            root /= math.sqrt(1 - BETA2**self.steps)
+            root += EPSILON
+            np.divide(first, root, out=room)
+            room *= rate / (1 - BETA1**self.steps)
+        elif self.optimizer == "sgd":
+            np.multiply(grad, rate, out=room)
+        else:
+            first *= self.momentum
+            first += grad
+            if self.optimizer == "nesterov":
+                np.multiply(first, self.momentum, out=room)
+                room += grad
+                room *= rate
+            else:
+                np.multiply(first, rate, out=room)
+        p -= room
 
     def _slope(self, a: Array) -> Array:
         """Derivative of the activation, from what it put out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mlp_accel.bench.engines.peers.base import HostParams, Peer
 
 
 class PyTorchPeer(Peer):
-    """`torch.nn` modules trained by autograd and `torch.optim.SGD`."""
+    """`torch.nn` modules trained by autograd and an optimiser of `torch.optim`."""
 
     modules = ("torch",)
     distributions = ("torch",)
@@ -35,26 +36,41 @@ class PyTorchPeer(Peer):
                 layer.bias.copy_(torch.from_numpy(bias))
             layers += [layer, activation()]
         self.model = torch.nn.Sequential(*layers[:-1])
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.learning_rate)
+        self.torch_optimizer = self._torch_optimizer(self.model.parameters())
+        self.train_batch: Callable[[Any, Any], tuple[Any, Any]] = self.step
+
+    def _torch_optimizer(self, parameters: Any) -> Any:
+        optim, settings = self.package.optim, {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer in ("adam", "adamw"):
+            return {"adam": optim.Adam, "adamw": optim.AdamW}[self.optimizer](parameters, **settings)
+        return optim.SGD(parameters, momentum=self.momentum, nesterov=self.optimizer == "nesterov", **settings)
 
     def epoch(self) -> tuple[float, float | None]:
         torch = self.package
         n = len(self.x)
         loss_sum, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        (settings,) = self.optimizer.param_groups
-        for batch, settings["lr"] in zip(
-            torch.from_numpy(self.next_order()).split(self.batch_size), self.next_rates(), strict=True
-        ):
-            x, y = self.x[batch], self.y[batch]
-            logits = self.model(x)
-            loss = torch.nn.functional.cross_entropy(logits, y)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            loss_sum += loss.detach() * len(batch)
-            hits += (logits.argmax(1) == y).sum()
+        for batch, rate in zip(torch.from_numpy(self.next_order()).split(self.batch_size), self.next_rates(), strict=True):
+            self.set_rate(rate)
+            loss, correct = self.train_batch(self.x[batch], self.y[batch])
+            loss_sum += loss * len(batch)
+            hits += correct
         return float(loss_sum) / n, float(hits) / n
 
+    def set_rate(self, rate: float) -> None:
+        """Take the next step with this learning rate."""
+        self.torch_optimizer.param_groups[0]["lr"] = rate
+
+    def step(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Train on a minibatch; mean loss and number of right answers."""
+        logits = self.model(x)
+        loss = self.package.nn.functional.cross_entropy(logits, y)
+        self.torch_optimizer.zero_grad()
+        loss.backward()
+        self.torch_optimizer.step()
+        return loss.detach(), (logits.argmax(1) == y).sum()
+
     def params(self) -> HostParams:
-        linear = [layer for layer in self.model if hasattr(layer, "weight")]
-        return [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in linear]
+        return [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in self._linear()]
+
+    def _linear(self) -> list[Any]:
+        return [layer for layer in self.model if hasattr(layer, "weight")]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from mlp_accel.bench.engines.peers.base import HostParams
+from mlp_accel.bench.engines.peers.base import BETA1, BETA2, EPSILON, HostParams
 from mlp_accel.bench.engines.peers.pytorch import PyTorchPeer
 
 Tensor = Any
@@ -19,6 +20,8 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
     def start(self, params: HostParams) -> None:
         torch = self.package
         self.layers = [(torch.from_numpy(weights.copy()), torch.from_numpy(bias.copy())) for weights, bias in params]
+        self.slots = [[(torch.zeros_like(p), torch.zeros_like(p)) for p in layer] for layer in self.layers]
+        self.steps = 0
         self.samples = torch.arange(self.batch_size)
         self.outputs = [torch.empty((self.batch_size, n), dtype=self.x.dtype) for n in self.layer_sizes]
 
@@ -37,6 +40,7 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
 
     def _step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         torch, layers = self.package, self.layers
+        self.steps += 1
         outputs = [x]
         for (weights, bias), buffer in zip(layers, self.outputs[1:], strict=True):
             torch.addmm(bias, outputs[-1], weights, out=buffer[: len(x)])
@@ -57,10 +61,30 @@ class PyTorchHandwrittenPeer(PyTorchPeer):
         for layer in reversed(range(len(layers))):
             weights, bias = layers[layer]
             below = self._hidden_delta(delta @ weights.T, outputs[layer]) if layer else None
-            weights.addmm_(outputs[layer].T, delta, alpha=-rate)
-            bias.sub_(delta.sum(0), alpha=rate)
+            if self.optimizer == "sgd" and not self.weight_decay:
+                weights.addmm_(outputs[layer].T, delta, alpha=-rate)
+                bias.sub_(delta.sum(0), alpha=rate)
+            else:
+                self._update(weights, outputs[layer].T @ delta, rate, *self.slots[layer][0])
+                self._update(bias, delta.sum(0), rate, *self.slots[layer][1])
             delta = below
         return loss, hits
+
+    def _update(self, p: Tensor, grad: Tensor, rate: float, first: Tensor, second: Tensor) -> None:
+        if self.optimizer == "adamw":
+            p.mul_(1 - rate * self.weight_decay)
+        elif self.weight_decay:
+            grad.add_(p, alpha=self.weight_decay)
+        if self.optimizer in ("adam", "adamw"):
+            first.lerp_(grad, 1 - BETA1)
+            second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+            root = second.sqrt().div_(math.sqrt(1 - BETA2**self.steps)).add_(EPSILON)
+            p.addcdiv_(first, root, value=-rate / (1 - BETA1**self.steps))
+            return
+        if self.optimizer != "sgd":
+            first.mul_(self.momentum).add_(grad)
+            grad = first if self.optimizer == "momentum" else grad.add_(first, alpha=self.momentum)
+        p.sub_(grad, alpha=rate)
 
     def _hidden_delta(self, error: Tensor, a: Tensor) -> Tensor:
         if self.activation == "tanh":

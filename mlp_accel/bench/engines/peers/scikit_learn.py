@@ -13,12 +13,14 @@ from mlp_accel.errors import PeerUnavailableError
 
 
 class ScikitLearnPeer(Peer):
-    """`sklearn.neural_network.MLPClassifier` with plain SGD."""
+    """`sklearn.neural_network.MLPClassifier`; its weight decay spares the biases, which ours does not."""
 
     modules = ("sklearn.neural_network",)
     distributions = ("scikit-learn",)
     form = "MLPClassifier.partial_fit"
     schedules = False
+    optimizers = ("sgd", "momentum", "nesterov", "adam")
+    decays = False
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -36,15 +38,17 @@ class ScikitLearnPeer(Peer):
         self.model = self.package.MLPClassifier(
             self.layer_sizes[1:-1],
             activation={"sigmoid": "logistic"}.get(self.activation, self.activation),
-            solver="sgd",
+            solver="adam" if self.optimizer == "adam" else "sgd",
             alpha=0,
             batch_size=self.batch_size,
             learning_rate_init=self.learning_rate,
-            momentum=0,
+            momentum=self.momentum,
+            nesterovs_momentum=self.optimizer == "nesterov",
             random_state=np.random.RandomState(self.seed),
         )
         first = slice(0, self.batch_size)  # it makes its arrays when it first sees data
         self.model.partial_fit(self.x[first], self.y[first], classes=np.arange(self.layer_sizes[-1]))
+        del self.model._optimizer  # the next call makes another, which remembers nothing of those data
         self.model.coefs_ = [weights.copy() for weights, _ in params]
         self.model.intercepts_ = [bias.copy() for _, bias in params]
 
