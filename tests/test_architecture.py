@@ -15,7 +15,7 @@ PACKAGE = Path(mlp_accel.__file__).parent
 FLOORS = {
     "what needs nothing": ("errors", "exit_codes", "files"),
     "functions of numbers": ("elementwise", "recording", "activations", "optimizers", "schedules"),
-    "what a backend is": ("backends.arrays", "backends.memory", "backends.paths", "backends.base"),
+    "what a backend is": ("backends.arrays", "backends.memory", "backends.pace", "backends.paths", "backends.base"),
     "the algorithm": ("network",),
     "backends": ("backends",),
     "data and the machine": ("datasets", "environment", "inputs"),

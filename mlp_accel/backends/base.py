@@ -24,7 +24,8 @@ import numpy.typing as npt
 from mlp_accel.activations import Activation
 from mlp_accel.backends.arrays import Array, Params, Slots
 from mlp_accel.backends.memory import Arena
-from mlp_accel.backends.paths import EpochPath
+from mlp_accel.backends.pace import Pace
+from mlp_accel.backends.paths import EpochPath, Task
 from mlp_accel.errors import check_choice
 from mlp_accel.optimizers import Rule
 
@@ -100,6 +101,14 @@ class Backend:
     def limit_threads(self, count: int) -> Iterator[None]:
         """Compute with `count` CPU threads inside the context; afterwards the number is what it was before."""
         yield
+
+    @contextmanager
+    def step_threads(self, task: Task) -> Iterator[Pace]:
+        """Give steps of the loop the threads that suit them inside the context, no more than `limit_threads` allows.
+
+        Yields what is to be told after each step how many seconds it has taken.
+        """
+        yield Pace()
 
     def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         """Do jobs that do not depend on each other: here one after another; a backend may do them at once, a thread for each."""

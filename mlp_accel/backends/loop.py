@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class LoopRun(PathRun):
             State(to_backend(backend, state.params), [to_backend(backend, slots) for slots in state.slots]) for state in states
         ]
         self._arenas = [Arena() for _ in states]
+        self._rests = 0
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
         check_orders(orders, self.x.shape[0])
@@ -65,9 +67,13 @@ class LoopRun(PathRun):
         rows = backend.scalar_rows(table)
         params, slots, losses, hits = state.params, state.slots, [], []
         n = order.shape[0]
-        with backend.reusing(arena if self.step is None else None):  # a step of the user's own may keep what it computes
+        with (
+            backend.reusing(arena if self.step is None else None),  # a step of the user's own may keep what it computes
+            backend.step_threads(task) as pace,
+        ):
             train_step = self.step or network.train_step
             for batch in range(len(table)):
+                start = perf_counter()
                 arena.restart()
                 minibatch = slice(batch * size, min((batch + 1) * size, n))
                 if task.sparse:
@@ -78,8 +84,14 @@ class LoopRun(PathRun):
                 params, slots, loss, hit = train_step(backend, params, slots, x, y, task, rows[batch])
                 losses.append(loss)
                 hits.append(hit)
+                pace.step(perf_counter() - start)
+        self._rests += pace.rests
         state.params, state.slots = params, slots
         return backend.join(losses), backend.join(hits)
+
+    @property
+    def rests(self) -> int:
+        return self._rests
 
     def states(self) -> list[State]:
         host = self.backend.to_numpy

@@ -21,7 +21,8 @@ import threadpoolctl
 from mlp_accel.activations import Activation
 from mlp_accel.backends.arrays import Array, check_shapes
 from mlp_accel.backends.base import GRADIENTS, Backend, Result
-from mlp_accel.backends.paths import EpochPath
+from mlp_accel.backends.pace import Pace
+from mlp_accel.backends.paths import EpochPath, Task
 from mlp_accel.errors import BackendUnavailableError, SettingError, check_choice
 from mlp_accel.optimizers import Rule
 
@@ -72,6 +73,15 @@ class NumbaBackend(Backend):
                 yield
         finally:
             numba.set_num_threads(before)
+
+    @contextmanager
+    def step_threads(self, task: Task) -> Iterator[Pace]:
+        """All threads, or for a while one alone, where others keep the cores busy; its results are the same bits."""
+        pace = Pace(self._n_jobs, self._compiler.numba.set_num_threads)
+        try:
+            yield pace
+        finally:
+            pace.close()
 
     def spread(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         """One thread for each job: kernels release Python's lock, and on one thread a kernel has no barriers to wait at."""
