@@ -96,7 +96,12 @@ class Run(EngineRecord):
     refused : bool
         What failed is a setting or a size, which the user can change.
     cold_start_seconds, transfer_seconds : float or None
-        From the start of the process to the end of the warm-up, and for putting the data where it is trained on.
+        From the start of the process to the end of the warm-up, and for putting the data where it is trained on; medians, where
+        there were several starts.
+    first_start_seconds : float or None
+        A cold start with empty caches, when everything is compiled. The others find it in the caches.
+    cold_starts, transfers : Summary or None
+        Of several starts.
     epoch_seconds : Summary or None
         Of the steady epochs.
     cores_used : float or None
@@ -114,8 +119,8 @@ class Run(EngineRecord):
     """
 
     WORKER: ClassVar[frozenset[str]] = frozenset({"device", "form", "versions", "thread_pools", "llvm_target", "compiled_code"})
-    OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"rests", "samples_per_second"}
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"epoch_seconds": Summary}
+    OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"rests", "samples_per_second", "first_start_seconds", "cold_starts", "transfers"}
+    PARTS: ClassVar[Mapping[str, type[Record]]] = {"epoch_seconds": Summary, "cold_starts": Summary, "transfers": Summary}
 
     passed_over: tuple[tuple[str, str], ...] = ()
     kind: str = "backend"
@@ -124,6 +129,9 @@ class Run(EngineRecord):
     refused: bool = False
     cold_start_seconds: float | None = None
     transfer_seconds: float | None = None
+    first_start_seconds: float | None = None
+    cold_starts: Summary | None = None
+    transfers: Summary | None = None
     epoch_seconds: Summary | None = None
     cores_used: float | None = None
     rests: int | None = None
