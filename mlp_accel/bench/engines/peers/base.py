@@ -66,6 +66,9 @@ class Peer(ABC):
     schedules: ClassVar[bool] = True
     """Whether its learning rate can change from step to step; otherwise it keeps to the first one, and says so."""
 
+    takes_order: ClassVar[bool] = True
+    """Whether it can be told the order of the samples (`next_order`); its losses are then held to those of the backends."""
+
     data: Dataset
 
     def __init__(self, config: Config) -> None:

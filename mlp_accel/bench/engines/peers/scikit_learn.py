@@ -21,6 +21,7 @@ class ScikitLearnPeer(Peer):
     schedules = False
     optimizers = ("sgd", "momentum", "nesterov", "adam")
     decays = False
+    takes_order = False
 
     def check_settings(self) -> None:
         super().check_settings()
