@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlp_accel.bench.checks import more_cores
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.protocol import run_benchmark
+from mlp_accel.bench.results import Run
 from mlp_accel.bench.runs import summary
 from tests.bench.conftest import there, times, worker
 
@@ -88,6 +90,60 @@ def test_an_engine_uses_no_cpu_while_it_waits_even_if_its_threads_spin(config: C
         engine.close()
 
 
+CHILD = """
+import subprocess, sys
+def init(self, *_):
+    self.child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+BackendWorker.__init__ = init
+BackendWorker.child_pid = lambda self: {"pid": self.child.pid}"""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, at the latest in some seconds; a zombie has."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to read CPU times from")
+@pytest.mark.parametrize("death", ["", "import os\nBackendWorker.die = lambda self: os._exit(7)"], ids=["closed", "dead"])
+def test_children_of_a_worker_stop_and_end_with_it(config: Config, death: str) -> None:
+    engine = Engine(worker(CHILD + "\n" + death))
+    try:
+        engine.call("create", "backend", "numpy", config.to_dict())
+        pid = engine.call("child_pid")["pid"]
+        before = cpu_seconds(pid)
+        time.sleep(0.5)
+        assert cpu_seconds(pid) - before < 0.1
+        if death:  # its child still holds its streams
+            with pytest.raises(EngineError, match="exit status 7"):
+                engine.call("die")
+            assert gone(pid)
+    finally:
+        engine.close()
+    assert gone(pid)
+
+
+def test_a_worker_outlives_the_thread_that_has_made_it(config: Config) -> None:
+    engines: list[Engine] = []
+    thread = threading.Thread(target=lambda: engines.append(Engine()))
+    thread.start()
+    thread.join()
+    (engine,) = engines
+    try:
+        assert engine.call("create", "backend", "numpy", config.to_dict()) == {}
+        time.sleep(0.2)
+        assert engine.call("warm_up")["device"] == "cpu"
+    finally:
+        engine.close()
+
+
 def test_workers_do_not_outlive_a_benchmark_that_is_killed(config: Config) -> None:
     code = f"""
 import os, time
@@ -98,10 +154,7 @@ print(engine._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout)
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline, "the worker is still there"
-        time.sleep(0.05)
+    assert gone(pid)
 
 
 def test_the_summary_is_median_minimum_and_quartiles() -> None:
@@ -130,17 +183,39 @@ class Recorder(Engine):
         return answer
 
 
-def test_engines_take_turns_epoch_by_epoch_and_nobody_is_always_first(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+def test_engines_take_turns_epoch_by_epoch_in_random_order(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     Recorder.commands.clear()
     monkeypatch.setattr(runs, "Engine", Recorder)
     names = ["numpy", "numpy-handwritten", "notebook"]
-    result = run_benchmark(names, replace(config, epochs=5))
+    result = run_benchmark(names, replace(config, epochs=12))
     assert [row.status for row in result.results] == ["ok"] * 3
-    epochs = [name for name, command, _ in Recorder.commands if command == "epoch"]
-    rounds = [epochs[start : start + 3] for start in range(0, len(epochs), 3)]
-    assert len(rounds) == 6, "one to warm up and five"
+    evaluated = next(i for i, (_, command, _) in enumerate(Recorder.commands) if command == "evaluate")
+    epochs = [name for name, command, _ in Recorder.commands[:evaluated] if command == "epoch"]
+    rounds = [tuple(epochs[start : start + 3]) for start in range(0, len(epochs), 3)]
+    assert len(rounds) == 13, "one to warm up and twelve"
     assert all(sorted(turn) == sorted(names) for turn in rounds)
-    assert [turn[0] for turn in rounds] == names * 2, "everybody begins equally often"
+    assert len(set(rounds)) > 3, "not in a circle, where everybody always comes after the same one"
+
+
+def test_every_start_counts_and_the_first_finds_empty_caches(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    started: list[tuple[str, bool]] = []
+
+    def start(timeout: float, variables: dict[str, str]) -> Engine:
+        folder = Path(variables["MLP_ACCEL_CACHE_DIR"])
+        started.append((folder.parent.name, folder.exists()))
+        folder.mkdir(exist_ok=True)
+        return Engine(timeout=timeout, variables=variables)
+
+    monkeypatch.setattr(runs, "Engine", start)
+    rows = run_benchmark(["numpy", "numpy-handwritten"], replace(config, epochs=1), starts=3).results
+    assert sorted(started) == sorted([(name, there) for name in ("caches-0", "caches-1") for there in (False, True, True)])
+    for row in rows:
+        assert row.status == "ok", row.reason
+        assert there(row.first_start_seconds) > 0
+        assert (len(there(row.cold_starts).samples), len(there(row.transfers).samples)) == (2, 3)
+        assert row.cold_start_seconds == there(row.cold_starts).median
+        assert row.transfer_seconds == there(row.transfers).median
+        assert Run.from_dict(row.to_dict()) == row
 
 
 def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
@@ -149,8 +224,21 @@ def test_what_was_compiled_and_loaded_is_not_timed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(runs, "Engine", Recorder)
     (row,) = run_benchmark(["numpy"], replace(config, epochs=5)).results
     commands = [command for _, command, _ in Recorder.commands]
-    assert commands == ["create", "warm_up", "versions", "libraries", "load", "check", *["epoch"] * 6, "evaluate"]
+    assert commands == [
+        "create",
+        "warm_up",
+        "versions",
+        "libraries",
+        "load",
+        "check",
+        *["epoch"] * 6,
+        "evaluate",
+        "restart",
+        "epoch",
+    ]
     assert (len(row.loss), len(times(row).samples)) == (6, 5)
+    assert row.first_start_seconds is None
+    assert "cold_starts" not in row.to_dict()
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba", "pytorch"])

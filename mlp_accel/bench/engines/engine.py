@@ -1,7 +1,11 @@
-"""The parent's handle of a worker process. A crash, a hang or an error in it fails this engine only."""
+"""The parent's handle of a worker process. A crash, a hang or an error in it fails this engine only.
+
+A worker leads a process group, which its children belong to: they are stopped, go on and end with it.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
@@ -10,11 +14,19 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 CALL_TIMEOUT = 900.0
 """Seconds after which a call counts as hung, unless the engine was given another number."""
+
+
+@functools.cache
+def _starter() -> ThreadPoolExecutor:
+    """The thread that starts workers, and lives as long as this process: Linux ends them with the thread that has started them."""
+    return ThreadPoolExecutor(1, "mlp-accel-engines")
 
 
 class EngineError(Exception):
@@ -34,21 +46,32 @@ class Engine:
         What to run as the worker.
     timeout : float
         Seconds after which a call counts as hung.
+    variables : mapping of str to str, optional
+        Environment variables of the worker, beside those of this process.
     """
 
-    def __init__(self, command: list[str] | None = None, timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(
+        self, command: list[str] | None = None, timeout: float = CALL_TIMEOUT, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.timeout = timeout
-        self._process = subprocess.Popen(
-            command or [sys.executable, "-P", "-m", "mlp_accel.bench.engines.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,  # Ctrl-C is for us alone: we end the worker ourselves
+        self._process = (
+            _starter()
+            .submit(
+                subprocess.Popen,
+                command or [sys.executable, "-P", "-m", "mlp_accel.bench.engines.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **(variables or {})},
+                process_group=0,  # Ctrl-C is for us alone: we end the worker ourselves
+            )
+            .result()
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=5)
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_errors)]
+        self._readers.append(threading.Thread(target=self._await_death, daemon=True))
         for reader in self._readers:
             reader.start()
 
@@ -83,9 +106,8 @@ class Engine:
         return result
 
     def close(self) -> None:
-        """End the worker, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        """End the worker and its children, whatever they are doing."""
+        self._end()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # a command that it never read
             self._process.stdin.close()
@@ -104,13 +126,32 @@ class Engine:
         with self._process.stderr as lines:
             self._last_words.extend(line.rstrip() for line in lines)
 
+    def _await_death(self) -> None:
+        """A child of a dead worker may hold its streams open, so their end is not to be waited for."""
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            self._lines.put("")
+
     def _signal(self, name: str) -> None:
         if hasattr(signal, name):  # not on Windows, where a worker that waits for input is merely idle
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, getattr(signal, name))
+                os.killpg(self._process.pid, getattr(signal, name))
+
+    def _end(self) -> int:
+        """Kill what is left of its process group; the exit status of the worker."""
+        if self._process.returncode is None:  # else the number may be that of another group by now
+            if hasattr(os, "killpg"):
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        return self._process.wait()
 
     def _epitaph(self) -> str:
-        code = self._process.wait()
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # by its own hand, before its children go
+        code = self._end()
         for reader in self._readers:
             reader.join(timeout=1)
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
