@@ -15,10 +15,11 @@ import pytest
 from mlp_accel.backends import BACKENDS, backend_class
 from mlp_accel.backends.paths import LOOP
 from mlp_accel.backends.threads import thread_count
-from mlp_accel.bench.checks import losses_differ, parameters_differ, peer_losses_differ
+from mlp_accel.bench.checks import losses_differ, parameters_differ
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.engines.peers import PEERS
+from mlp_accel.bench.runs import Measurement
 from mlp_accel.training.parameters import load_params
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed: pip install '.[benchmark]'")
@@ -90,4 +91,4 @@ def test_epoch(benchmark: Any, reference: tuple[Path, list[float]], tmp_path: Pa
         benchmark.pedantic(epoch, rounds=ROUNDS, iterations=1, warmup_rounds=WARM_UP_ROUNDS)
     finally:
         engine.close()
-    assert (losses_differ if name in BACKENDS else peer_losses_differ)(losses, reference[1]) is None
+    assert losses_differ(losses, reference[1], Measurement.of(name).tolerance) is None

@@ -18,7 +18,7 @@ from mlp_accel.backends import Backend, unavailable
 from mlp_accel.backends.cupy.backend import CupyBackend
 from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import Task, start_path
-from mlp_accel.bench.checks import PARAMETER_TOLERANCE, losses_differ
+from mlp_accel.bench.checks import BACKEND, PARAMETER_TOLERANCE, PEER, losses_differ
 from mlp_accel.optimizers import OPTIMIZERS, Optimizer
 from mlp_accel.training.snapshot import initial_state
 from mlp_accel.training.train import evaluate
@@ -89,7 +89,7 @@ def parity(path: str, tf32: bool = False) -> dict[str, Any]:
         tolerance = TF32_TOLERANCE if tf32 else PARAMETER_TOLERANCE["float32"]
         if name == "steps" and not difference <= tolerance:
             problems.append(f"after {PARITY_STEPS} steps the parameters differ by {difference:.1e} (tolerance {tolerance:.0e})")
-        wrong = losses_differ([loss], [their_loss])
+        wrong = losses_differ([loss], [their_loss], PEER if tf32 else BACKEND)
         if wrong:
             problems.append(wrong)
     again = _train(ours, mnist.x_train, mnist.y_train, path)
@@ -154,7 +154,7 @@ def times(path: str, tf32: bool = False, networks: int = 1, epochs: int = 10, re
     fields |= {"transfer_seconds": engines[0].transfer_seconds, "test_loss": test_loss, "test_accuracy": test_accuracy}
     fields |= {"device": backend.device, "versions": backend.versions()}
     fields["memory_pool_bytes"] = int(backend.xp.get_default_memory_pool().total_bytes())
-    mismatch = losses_differ(fields["loss"], reference_losses(3)) if reference else None
+    mismatch = losses_differ(fields["loss"], reference_losses(3), PEER) if reference else None
     return {"mismatch": mismatch, **fields}
 
 

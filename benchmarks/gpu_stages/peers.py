@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, Engine, UnavailableError, epoch_times
 from mlp_accel import get_backend, init_params, load
-from mlp_accel.bench.checks import FIRST_EPOCH_TOLERANCE
+from mlp_accel.bench.checks import PEER
 from mlp_accel.training.trainer import Trainer
 
 
@@ -183,7 +183,7 @@ def _wrong(loss: float, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> str | None:
     """What is wrong with the loss of the first epoch, by the NumPy backend; None if it is right."""
     options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE]}
     expected = Trainer(x, y, [init_params(LAYER_SIZES)], get_backend("numpy"), **options).epoch().losses[0]
-    if abs(loss - expected) <= FIRST_EPOCH_TOLERANCE * expected:
+    if abs(loss - expected) <= PEER.first * expected:
         return None
     return f"the loss of the first epoch is {loss:.6g}, NumPy's is {expected:.6g}"
 

@@ -1,23 +1,44 @@
 """How a time is measured: one process per engine, turn by turn, and only right results count.
 
-While an engine is timed all the others are stopped. Cold start, transfer and steady epochs are reported apart. Every engine must
-agree with the loop of the NumPy backend, which therefore always runs.
+While an engine is timed all the others are stopped. The order in which they start and that of their turns are drawn anew each time:
+nobody always comes after the same one. Cold start, transfer and steady epochs are reported apart. Every engine must agree with the
+loop of the NumPy backend, which therefore always runs.
 """
 
 from __future__ import annotations
 
+import random
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mlp_accel.backends.paths import AUTO, LOOP
-from mlp_accel.bench.checks import losses_differ, more_cores, parameters_differ, peer_losses_differ, work_off_the_clock
+from mlp_accel.bench.checks import (
+    epochs_remembered,
+    evaluation_differs,
+    losses_differ,
+    more_cores,
+    parameters_differ,
+    work_off_the_clock,
+)
 from mlp_accel.bench.config import MIN_EPOCHS, Config
 from mlp_accel.bench.engines.engine import CALL_TIMEOUT, EngineError
 from mlp_accel.bench.results import REFERENCE, PassedOver, Result
-from mlp_accel.bench.runs import WARM_UP_EPOCHS, Listener, Measurement, attempt, measurements_of, start, train_epoch
+from mlp_accel.bench.runs import (
+    WARM_UP_EPOCHS,
+    Listener,
+    Measurement,
+    attempt,
+    evaluate,
+    measurements_of,
+    start,
+    surprise,
+    train_epoch,
+)
 from mlp_accel.environment import environment
 from mlp_accel.training.parameters import load_params
 
@@ -27,7 +48,9 @@ UNSTABLE = (
 )
 
 
-def run_benchmark(names: Sequence[str], config: Config, listen: Listener = lambda _: None, timeout: float = CALL_TIMEOUT) -> Result:
+def run_benchmark(
+    names: Sequence[str], config: Config, listen: Listener = lambda _: None, timeout: float = CALL_TIMEOUT, starts: int = 1
+) -> Result:
     """Measure epoch times of several engines; Ctrl-C leaves what was measured until then.
 
     Parameters
@@ -40,6 +63,9 @@ def run_benchmark(names: Sequence[str], config: Config, listen: Listener = lambd
         Gets a line for each thing done.
     timeout : float
         Seconds after which an engine that does not answer is given up.
+    starts : int
+        How often each engine is started. Once: with the caches of the user, whatever they hold. More often: with caches of its
+        own, which the first start finds empty and every other one finds filled.
 
     Returns
     -------
@@ -47,39 +73,44 @@ def run_benchmark(names: Sequence[str], config: Config, listen: Listener = lambd
     """
     config = replace(config, warm_up_epochs=WARM_UP_EPOCHS, short=config.epochs < MIN_EPOCHS)
     measured, reference = engines(names, config.path)
+    nudged = Measurement.of(REFERENCE, LOOP, shown=False)
     before = environment()
-    no_faster_path = []
+    rng = random.Random(config.seed)
+    no_faster_path: list[PassedOver] = []
     interrupted = False
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for measurement in list(measured):
-                if _cannot_run(measurement, measured):
-                    measured.remove(measurement)
-                    continue
-                attempt(measurement, listen, lambda measurement: start(measurement, config, timeout, listen))
-                if (measurement.requested_path, measurement.path) == (AUTO, LOOP):
-                    no_faster_path.append(PassedOver(name=measurement.name, passed_over=measurement.passed_over))
-                    measured.remove(measurement)
+    with tempfile.TemporaryDirectory(prefix="mlp-accel-bench.") as temporary:
+        folder = Path(temporary)
+        try:
+            for number, measurement in enumerate(measured):
+                measurement.caches = folder / f"caches-{number}" if starts > 1 else None
+            for _ in range(starts):
+                for measurement in rng.sample(measured, len(measured)):
                     measurement.close()
+                    attempt(measurement, listen, partial(start, config=config, timeout=timeout, listen=listen))
+                no_faster_path += _leave_out(measured)
             for measurement in measured:
-                attempt(measurement, listen, lambda measurement: _first_steps(measurement, Path(folder)))
-            _check_first_steps(measured, reference, config, Path(folder))
-        for epoch in range(WARM_UP_EPOCHS + config.epochs):
-            first = epoch % len(measured)  # nobody is always first
-            for measurement in measured[first:] + measured[:first]:
-                attempt(measurement, listen, train_epoch)
-            listen(_epoch_line(epoch, config.epochs, measured))
-        for measurement in measured:
-            attempt(measurement, listen, _finish)
-    except KeyboardInterrupt:
-        interrupted = True
-        for measurement in measured:
-            if measurement.status == "ok" and len(measurement.seconds) <= WARM_UP_EPOCHS:
-                measurement.status, measurement.reason = "failed", "interrupted before its first steady epoch"
-    finally:
-        for measurement in measured:
-            measurement.close()
-    _compare(measured, reference, lambda measurement: _wrong(measurement, reference, config.threads))
+                attempt(measurement, listen, partial(_first_steps, folder=folder))
+            _check_first_steps(measured, reference, config, folder)
+            for epoch in range(WARM_UP_EPOCHS + config.epochs):
+                for measurement in rng.sample(measured, len(measured)):
+                    attempt(measurement, listen, train_epoch)
+                listen(_epoch_line(epoch, config.epochs, measured))
+            for measurement in measured:
+                attempt(measurement, listen, evaluate)
+            seed = secrets.randbelow(2**31)
+            for measurement in measured:
+                attempt(measurement, listen, partial(surprise, seed=seed))
+            if any(m.status == "ok" and _wrong(m, reference, nudged, config.threads) for m in measured):
+                _nudge(nudged, reference, config)
+        except KeyboardInterrupt:
+            interrupted = True
+            for measurement in measured:
+                if measurement.status == "ok" and len(measurement.seconds) <= WARM_UP_EPOCHS:
+                    measurement.status, measurement.reason = "failed", "interrupted before its first steady epoch"
+        finally:
+            for measurement in measured:
+                measurement.close()
+    _compare(measured, reference, lambda measurement: _wrong(measurement, reference, nudged, config.threads))
     return Result(
         environment=before,
         config=config,
@@ -100,23 +131,25 @@ def engines(names: Sequence[str], path: str | None) -> tuple[list[Measurement], 
     return measured, reference
 
 
-def _cannot_run(measurement: Measurement, measured: Sequence[Measurement]) -> bool:
-    """Whether it is already known that its backend cannot run here: then the row of the backend's loop says so, and no other."""
-    unavailable = {other.name for other in measured if other.status == "unavailable"}
-    return measurement.requested_path == AUTO and measurement.name in unavailable
+def _leave_out(measured: list[Measurement]) -> list[PassedOver]:
+    """Remove the second row of each backend that has nothing to show there; those that have no faster path are returned.
+
+    A backend that cannot run here says so in the row of its loop alone.
+    """
+    no_faster_path = []
+    for measurement in [measurement for measurement in measured if measurement.requested_path == AUTO]:
+        if measurement.path == LOOP:
+            no_faster_path.append(PassedOver(name=measurement.name, passed_over=measurement.passed_over))
+        if measurement.path == LOOP or measurement.status == "unavailable":
+            measured.remove(measurement)
+            measurement.close()
+    return no_faster_path
 
 
 def _epoch_line(epoch: int, epochs: int, measured: Sequence[Measurement]) -> str:
     times = ", ".join(f"{engine.label} {engine.seconds[-1]:.4f} s" for engine in measured if engine.running)
     title = f"epoch {epoch - WARM_UP_EPOCHS + 1}/{epochs}" if epoch >= WARM_UP_EPOCHS else "warm-up epoch"
     return f"{title}: {times}" if times else f"{title}: no engine left"
-
-
-def _finish(measurement: Measurement) -> None:
-    assert measurement.engine is not None
-    measurement.test = measurement.engine.call("evaluate")
-    if "rests" in measurement.test:
-        measurement.details["rests"] = int(measurement.test["rests"])
 
 
 def _first_steps(measurement: Measurement, folder: Path) -> None:
@@ -146,14 +179,40 @@ def _check_first_steps(measured: Sequence[Measurement], reference: Measurement, 
                     measurement.reason = f"{measurement.reason}{unstable}"
 
 
-def _wrong(measurement: Measurement, reference: Measurement, threads: int) -> str | None:
+def _nudge(nudged: Measurement, reference: Measurement, config: Config) -> None:
+    """Train the reference once more, with first weights that differ in the last bit, to see how far that is carried."""
+    if reference.engine is None:
+        return
+    with suppress(EngineError):  # then nothing is known of it
+        nudged.engine = reference.engine
+        nudged.engine.call("restart", config.seed, True)
+        for _ in reference.losses:
+            train_epoch(nudged)
+        evaluate(nudged)
+
+
+def _wrong(measurement: Measurement, reference: Measurement, nudged: Measurement, threads: int) -> str | None:
     """What is wrong with what an engine computed or with how, or None."""
-    differ = peer_losses_differ if measurement.kind == "peer" else losses_differ
+    tolerance, steady = measurement.tolerance, measurement.seconds[WARM_UP_EPOCHS:]
     return (
-        differ(measurement.losses, reference.losses)
+        losses_differ(measurement.losses, reference.losses, tolerance, nudged.losses)
         or work_off_the_clock(measurement.moved, measurement.unfinished_seconds, measurement.seconds)
+        or _test_set_differs(measurement, reference, nudged)
+        or _surprise_differs(measurement, reference, nudged)
+        or epochs_remembered(measurement.surprise_seconds, steady)
         or more_cores(measurement.cores_used, threads)
     )
+
+
+def _test_set_differs(measurement: Measurement, reference: Measurement, nudged: Measurement) -> str | None:
+    if not measurement.test or not reference.test:  # Ctrl-C came before
+        return None
+    return evaluation_differs(measurement.test, reference.test, measurement.tolerance, nudged.test or None)
+
+
+def _surprise_differs(measurement: Measurement, reference: Measurement, nudged: Measurement) -> str | None:
+    problem = losses_differ(measurement.surprise_losses, reference.surprise_losses, measurement.tolerance, nudged.losses)
+    return f"from a seed drawn after the timed epochs {problem}" if problem else None
 
 
 def _compare(measured: Sequence[Measurement], reference: Measurement, differ: Callable[[Measurement], str | None]) -> None:

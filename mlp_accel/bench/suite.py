@@ -28,12 +28,15 @@ class Extras:
         Test accuracies, between 0 and 1, that engines train to against the clock; and what is trained for each.
     roofline : bool
         Compare the main ops of each backend with the limits of the device.
+    starts : int
+        How often each engine is started for the epoch times; as `run_benchmark` takes it. All else takes one start.
     """
 
     sweep_batch: Sequence[int] = ()
     sweep_hidden: Sequence[int] = ()
     until: Mapping[float, Config] = field(default_factory=dict)
     roofline: bool = False
+    starts: int = 1
 
     @property
     def sweeps(self) -> dict[str, Sequence[int]]:
@@ -61,9 +64,10 @@ class Extras:
         measured, _ = engines(names, path)
         shown = sum(measurement.shown for measurement in measured)
         benchmark = len(measured) + WARM_UP_EPOCHS + epochs
+        again = (self.starts - 1) * len(measured)
         cells = sum(len(values) for values in self.sweeps.values())
         races = len(self.races()) * (shown + SEEDS)
-        return benchmark + cells * (benchmark + 1) + races + len(names) * self.roofline
+        return benchmark + again + cells * (benchmark + 1) + races + len(measured) * self.roofline
 
 
 def run_suite(names: Sequence[str], config: Config, extras: Extras, listen: Listener, timeout: float = CALL_TIMEOUT) -> Result:
@@ -75,7 +79,7 @@ def run_suite(names: Sequence[str], config: Config, extras: Extras, listen: List
         As `run_benchmark`; with ``sweeps`` (`run_sweep`), ``until`` (`time_to_accuracy`) and ``roofline`` (`run_roofline`) for what
         was asked for.
     """
-    result = run_benchmark(names, config, listen, timeout)
+    result = run_benchmark(names, config, listen, timeout, extras.starts)
     if result.interrupted:
         return result
     try:

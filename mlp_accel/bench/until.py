@@ -3,7 +3,7 @@
 Every engine trains from the same five seeds, and the median counts. The clock starts with the samples and labels in memory, as they
 were read, before the engine has touched them: scaling, layout, lists and transfer count, and are also stated apart. It runs on over
 whole epochs. Compilation and initial weights are before it, as in MLPerf. Unlike there, reading the file is left out, and so is the
-test after each epoch, because peers are tested by our code.
+test after each epoch, because peers are tested by our code. The engines take turns seed by seed, in random order.
 
 A learning rate that falls has a number of epochs to fall in: a training ends there. An engine that has no schedule keeps to the
 first rate, and may take `MAX_EPOCHS`.
@@ -13,6 +13,7 @@ MLPerf Training, https://github.com/mlcommons/training_policies: time to a quali
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -61,13 +62,13 @@ def time_to_accuracy(
     seeds = tuple(config.seed + index for index in range(SEEDS))
     trials = [Trials(run, config, goals, max_epochs) for run in runs]
     interrupted = False
+    rng = random.Random(config.seed)
     try:
         for trial in trials:
             attempt(trial.measurement, listen, lambda measurement: start(measurement, config, timeout, listen))
             attempt(trial.measurement, listen, train_epoch)  # to warm up
-        for turn, seed in enumerate(seeds):
-            first = turn % len(trials)
-            for trial in trials[first:] + trials[:first]:
+        for seed in seeds:
+            for trial in rng.sample(trials, len(trials)):
                 attempt(trial.measurement, listen, partial(trial.train, seed=seed))
             listen(f"seed {seed}: {', '.join(trial.latest() for trial in trials if trial.measurement.running)}")
     except KeyboardInterrupt:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from mlp_accel import datasets
 from mlp_accel.backends.threads import thread_count
-from mlp_accel.bench.config import Config
+from mlp_accel.bench.config import MIN_EPOCHS, Config
 from mlp_accel.bench.results import Result
-from mlp_accel.bench.runs import WARM_UP_EPOCHS
+from mlp_accel.bench.runs import STARTS, WARM_UP_EPOCHS
 from mlp_accel.cli.console import output_console, print_table, progress_bar
 from mlp_accel.cli.options import (
     Activation,
@@ -46,6 +46,9 @@ from mlp_accel.training.recipes import RECIPES, Recipe, fast_recipe
 
 BENCH_RECIPES = ("default", "fast")
 """The notebook's has initial weights of its own, which a benchmark does not have."""
+
+LONGEST_TIMEOUT = 1e6
+"""Seconds, eleven days; the system counts no further than some centuries."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,14 @@ class BenchOptions:
         ),
     ] = None
     roofline: Annotated[bool, typer.Option("--roofline", help="Also the main ops against the limits of the device")] = False
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            help="How often to start each engine: first with empty caches, then from them. With 1 once, from your own "
+            "caches  [default: 4; 1 for fewer than 5 epochs]",
+            show_default=False,
+        ),
+    ] = None
     timeout: Annotated[float, typer.Option(help="Seconds after which an engine that does not answer is given up")] = 900.0
     plot: PlotFile = None
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with all figures")] = None
@@ -114,8 +125,10 @@ def bench(options: BenchOptions) -> None:
     if options.recipe not in BENCH_RECIPES:
         raise SettingError(f"unknown recipe {options.recipe!r} from --recipe; choose one of {', '.join(BENCH_RECIPES)}")
     settings = read_settings(RECIPES[options.recipe], options)
-    if not options.timeout > 0:
-        raise SettingError(f"--timeout must be a positive number of seconds; got {options.timeout:g}")
+    if not 0 < options.timeout <= LONGEST_TIMEOUT:
+        raise SettingError(f"--timeout must be a number of seconds between 0 and {LONGEST_TIMEOUT:g}; got {options.timeout:g}")
+    if options.starts is not None and options.starts < 1:
+        raise SettingError(f"--starts must be at least 1; got {options.starts}")
     names, source = engines_to_measure(options.backend_list, options.peers)
     named = names[:1] if source else [name.strip() for name in (options.backend_list or "").split(",")]
     path, names, note = find_path(options.path, names, named=bool(options.backend_list or source))
@@ -128,6 +141,7 @@ def bench(options: BenchOptions) -> None:
         parse_numbers(options.sweep_hidden, "--sweep-hidden") if options.sweep_hidden else (),
         {accuracy: _until(accuracy, options, config) for accuracy in _accuracies(options.until)},
         options.roofline,
+        options.starts or (STARTS if config.epochs >= MIN_EPOCHS else 1),
     )
     extras.check(len(dataset.x_train))
     console = output_console(options.json_file)

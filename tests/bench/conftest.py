@@ -49,3 +49,14 @@ def worker(behaviour: str) -> list[str]:
     """A worker that behaves as the real one, except for what `behaviour` (Python) plants in it."""
     code = f"from mlp_accel.bench.engines import worker\nfrom mlp_accel.bench.engines.worker import *\n{behaviour}\nworker.main()"
     return [sys.executable, "-c", code]
+
+
+def planted(name: str, behaviour: str) -> list[str]:
+    """A worker that behaves so only as the engine `name`."""
+    return worker(f"""
+honest_create = worker.create
+def create(kind, name, *arguments):
+    if name == {name!r}:
+        exec({behaviour!r}, globals())
+    return honest_create(kind, name, *arguments)
+worker.create = create""")

@@ -21,7 +21,7 @@ from mlp_accel.bench.results import PassedOver, Run
 from mlp_accel.bench.roofline import run_roofline
 from mlp_accel.bench.sweeps import run_sweep
 from mlp_accel.bench.until import time_to_accuracy
-from tests.bench.conftest import there, worker
+from tests.bench.conftest import planted, there, worker
 
 QUICK = """
 from mlp_accel.backends.loop import LoopPath
@@ -40,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def give(reason: str) -> None:
         monkeypatch.setattr(NumpyBackend, "path_names", ("quick",))
-        monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(QUICK.format(reason)), timeout))
+        monkeypatch.setattr(runs, "Engine", lambda timeout, **_: Engine(worker(QUICK.format(reason)), timeout))
 
     return give
 
@@ -77,8 +77,7 @@ def test_a_backend_that_cannot_run_has_one_row_without_a_path(both: Config, monk
 from mlp_accel.errors import BackendUnavailableError
 def init(self, name, *_): raise BackendUnavailableError(name, "not installed", "no module", "install it")
 BackendWorker.__init__ = init"""
-    count = iter(range(100))
-    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(absent) if next(count) == 1 else None, timeout))
+    monkeypatch.setattr(runs, "Engine", lambda timeout, **_: Engine(planted("cupy", absent), timeout))
     rows = run_benchmark(["cupy"], replace(both, epochs=1)).results
     assert [(row.name, row.path, row.status) for row in rows] == [("cupy", None, "unavailable")]
 
@@ -108,7 +107,7 @@ class BestPath(QuickPath):
 NumpyBackend.paths = property(lambda self: (BestPath(self), QuickPath(self)))"""
     )
     quick("None")
-    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(slow), timeout))
+    monkeypatch.setattr(runs, "Engine", lambda timeout, **_: Engine(worker(slow), timeout))
     result = run_benchmark(["numpy"], replace(both, epochs=1))
     assert result.results[1].passed_over == (("best", "no room"),)
     assert "numpy quick: not best: no room" in bench_notes(result)

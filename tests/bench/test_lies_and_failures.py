@@ -12,13 +12,12 @@ from mlp_accel.bench import runs
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine
 from mlp_accel.bench.protocol import run_benchmark
-from tests.bench.conftest import times, worker
+from tests.bench.conftest import planted, times
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
-    """Make the second engine that starts a misbehaving one; the first is the reference."""
-    count = iter(range(100))
-    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(behaviour) if next(count) == 1 else None, timeout))
+def plant(monkeypatch: pytest.MonkeyPatch, behaviour: str, name: str = "numba") -> None:
+    """Make the engine `name` a misbehaving one."""
+    monkeypatch.setattr(runs, "Engine", lambda timeout, **_: Engine(planted(name, behaviour), timeout))
 
 
 NOT_SYNCHRONISED = """
@@ -37,6 +36,36 @@ def epoch(self):
     time.sleep(0.2)
     return self.known.pop(0)
 BackendWorker.load, BackendWorker.epoch = load, epoch"""
+
+REMEMBERED = """
+honest_load, honest_epoch, honest_params = BackendWorker.load, BackendWorker.epoch, BackendWorker.params
+def load(self):
+    answer = honest_load(self)
+    self.reached = honest_params(self)
+    self.known = [(honest_epoch(self), honest_params(self)) for _ in range(10)]
+    return answer
+def epoch(self):
+    if not self.known:
+        time.sleep(0.1)  # it takes its time
+        return honest_epoch(self)
+    answer, self.reached = self.known.pop(0)
+    return answer
+def params(self):
+    return self.reached if self.known else honest_params(self)
+BackendWorker.load, BackendWorker.epoch, BackendWorker.params = load, epoch, params
+honest_evaluate = BackendWorker.evaluate
+def evaluate(self):
+    kept, self.trainer = self.trainer, Reached(self.reached)
+    answer = honest_evaluate(self)
+    self.trainer = kept
+    return answer
+class Reached:
+    rests = 0
+    def __init__(self, reached):
+        self.params = lambda: reached
+BackendWorker.evaluate = evaluate
+"""
+"""All that is asked for is known before the clock starts, parameters and all."""
 
 LIES = {
     "half of the data": """
@@ -62,6 +91,58 @@ def lazy(self):
     trainer.x, trainer._orders = trainer.x[:400], np.arange(400)[None]
     return answer
 BackendWorker.epoch = lazy""",
+    "2 % of the samples skipped": """
+original = BackendWorker._trainer
+def most(self, x, y, *factor):
+    return original(self, x[:784], y[:784], *factor)
+BackendWorker._trainer = most""",
+    "2 % of the samples skipped, but only after the first epoch": """
+import numpy as np
+original = BackendWorker.epoch
+def lazy(self):
+    answer = original(self)
+    trainer = self.trainer
+    trainer.x, trainer._orders = trainer.x[:784], np.arange(784)[None]
+    return answer
+BackendWorker.epoch = lazy""",
+    "one layer frozen after the first epoch": """
+from mlp_accel.backends.numpy.backend import NumpyBackend
+original, updates = NumpyBackend.update, []
+def update(self, params, *arguments):
+    before = [array.copy() for array in params]
+    (weights, bias), slots = original(self, params, *arguments)
+    updates.append(len(weights))
+    if len(updates) > 200 and len(weights) == 8:
+        weights[...], bias[...] = before
+    return (weights, bias), slots
+NumpyBackend.update = update""",
+    "epochs remembered": REMEMBERED,
+    "epochs remembered, unless they are surprising": REMEMBERED
+    + """
+honest_restart = BackendWorker.restart
+def restart(self, seed):
+    self.known = []
+    return honest_restart(self, seed)
+BackendWorker.restart = restart""",
+    "trained on the test set as well": """
+import numpy as np
+original = BackendWorker._trainer
+def all_of_it(self, x, y, *factor):
+    if len(x) == 800:
+        x, y = np.concatenate([x, self.data.x_test]), np.concatenate([y, self.data.y_test])
+    return original(self, x, y, *factor)
+BackendWorker._trainer = all_of_it""",
+    "trained on the test set when the clock had stopped": """
+original = BackendWorker.evaluate
+def evaluate(self):
+    self.trainer = self._trainer(self.data.x_test, self.data.y_test)
+    for _ in range(5):
+        self.trainer.epoch()
+    return original(self)
+BackendWorker.evaluate = evaluate""",
+    "the labels of the test set for its predictions": """
+original = BackendWorker.evaluate
+BackendWorker.evaluate = lambda self: {**original(self), "test_accuracy": 1.0}""",
     "not synchronised": NOT_SYNCHRONISED
     + """
 def params(self):  # as a device does that is asked for a result
@@ -84,6 +165,7 @@ def test_a_wrong_result_is_a_mismatch_and_never_a_time(monkeypatch: pytest.Monke
     honest, liar = result.results
     assert honest.status == "ok", honest.reason
     assert liar.status == "mismatch", liar
+    assert "surprising" not in lie or "an epoch that it could not know beforehand took" in str(liar.reason)
     assert "synchronised" not in lie or "clock had stopped" in str(liar.reason) or "clock stopped" in str(liar.reason)
     assert liar.reason
     assert liar.epoch_seconds is None
@@ -119,8 +201,7 @@ def test_a_crash_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, config:
 
 
 def test_without_the_reference_nothing_is_called_right(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
-    count = iter(range(100))
-    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker("import sys\nsys.exit(1)") if next(count) == 0 else None))
+    plant(monkeypatch, "import sys\nsys.exit(1)", "numpy")
     reference, other = run_benchmark(["numpy", "numba"], replace(config, epochs=1)).results
     assert reference.status == "failed"
     assert other.status == "mismatch"

@@ -130,7 +130,7 @@ trainer, place = BackendWorker._trainer, NumpyHandwrittenPeer.place
 def slow_trainer(self, *data): time.sleep(0.05); return trainer(self, *data)
 def slow_place(self, *data): time.sleep(0.05); place(self, *data)
 BackendWorker._trainer, NumpyHandwrittenPeer.place = slow_trainer, slow_place"""
-    monkeypatch.setattr(runs, "Engine", lambda timeout: Engine(worker(slow), timeout))
+    monkeypatch.setattr(runs, "Engine", lambda timeout, **_: Engine(worker(slow), timeout))
     (found,) = time_to_accuracy(OK, config, [0.5])
     for row in found.results:
         both = zip(there(row.seconds_with_preparation).samples, there(row.seconds).samples, strict=True)

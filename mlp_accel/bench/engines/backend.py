@@ -72,14 +72,17 @@ class BackendWorker:
         self.path = self.trainer.taken.name
         return {"transfer_seconds": seconds, "path": self.path, "passed_over": self.trainer.taken.passed_over}
 
-    def restart(self, seed: int) -> dict[str, Any]:
-        """Begin the training anew, with initial weights and an order of the samples drawn from `seed`."""
+    def restart(self, seed: int, nudged: bool = False) -> dict[str, Any]:
+        """Begin the training anew, with initial weights and an order of the samples drawn from `seed`.
+
+        With `nudged` the weights differ in the last bit, to see how far the training carries a rounding error.
+        """
         self.config = replace(self.config, seed=seed)
         self.initial_params = init_params(self.config.layer_sizes, seed)
         del self.trainer  # its memory may be needed
         self.backend.synchronize()
         start = time.perf_counter()
-        self.trainer = self._trainer(self.data.x_train, self.data.y_train)
+        self.trainer = self._trainer(self.data.x_train, self.data.y_train, self._factor(nudged))
         return {"preparation_seconds": time.perf_counter() - start}
 
     def roofline(self) -> dict[str, Any]:
@@ -89,11 +92,10 @@ class BackendWorker:
     def check(self, file: str, nudged: bool = False) -> dict[str, Any]:
         """Write the parameters after `CHECK_STEPS` steps from the start to `file`.
 
-        With `nudged` the start differs in the last bit, to see how far the training carries a rounding error.
+        With `nudged` as in `restart`.
         """
         n = CHECK_STEPS * self.config.batch_size
-        factor = 1 + float(np.finfo(self.backend.dtype).eps) if nudged else 1.0
-        trainer = self._trainer(self.data.x_train[:n], self.data.y_train[:n], factor)
+        trainer = self._trainer(self.data.x_train[:n], self.data.y_train[:n], self._factor(nudged))
         trainer.epoch()
         save_params(Path(file), trainer.params())
         return {}
@@ -113,6 +115,10 @@ class BackendWorker:
         arguments = (self.backend, self.trainer.params(), data.x_test, data.y_test, config.activation)
         loss, accuracy = evaluate(*arguments, threads=config.threads)
         return {"test_loss": loss, "test_accuracy": accuracy, "rests": self.trainer.rests}
+
+    def _factor(self, nudged: bool) -> float:
+        """What the initial weights are multiplied with."""
+        return 1 + float(np.finfo(self.backend.dtype).eps) if nudged else 1.0
 
     def _trainer(self, x: Any, y: Any, factor: float = 1.0) -> Trainer:
         config = self.config

@@ -23,6 +23,7 @@ from mlp_accel.bench.engines.backend import BackendWorker
 from mlp_accel.bench.engines.libraries import loaded_libraries
 from mlp_accel.bench.engines.peers import peer_class
 from mlp_accel.bench.engines.peers.base import HostParams
+from mlp_accel.datasets import Dataset
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, PeerUnavailableError
 
 LONGEST_WAIT = 1.0
@@ -31,6 +32,8 @@ LONGEST_WAIT = 1.0
 
 class TrainingWorker(Protocol):
     """What trains in a worker process, and answers its commands; that of a backend also has ``check`` and ``roofline``."""
+
+    data: Dataset
 
     def warm_up(self) -> dict[str, Any]:
         """Load and compile whatever training needs; ``device``, and of a peer its ``form``: how it is used."""
@@ -118,10 +121,17 @@ class Clock:
             "moved": moved,
         }
 
-    def restart(self, seed: int) -> dict[str, Any]:
-        """Begin the training anew from `seed`."""
+    def restart(self, *arguments: Any) -> dict[str, Any]:
+        """Begin the training anew, as the training does it."""
         self._last_seen = None
-        return self.training.restart(seed)
+        restart: Callable[..., dict[str, Any]] = self.training.restart
+        return restart(*arguments)
+
+    def evaluate(self) -> dict[str, Any]:
+        """What it says of the test set; ``n_test``, the samples there; ``moved``: the parameters changed since the last epoch."""
+        moved = self._last_seen not in (None, self._look())
+        answer = self.training.evaluate()
+        return {**answer, "n_test": len(self.training.data.y_test), "moved": moved or self._last_seen not in (None, self._look())}
 
     def _look(self) -> str:
         return digest(self.training.params())
@@ -179,7 +189,7 @@ def commands_of(training: TrainingWorker) -> dict[str, Callable[..., Any]]:
     """Its methods, with the clock around its epochs, and what the process can say of itself."""
     methods = {name: getattr(training, name) for name in dir(training) if not name.startswith("_")}
     clock = Clock(training)
-    return {**methods, "epoch": clock.epoch, "restart": clock.restart, "libraries": loaded_libraries}
+    return {**methods, "epoch": clock.epoch, "restart": clock.restart, "evaluate": clock.evaluate, "libraries": loaded_libraries}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_accel.bench.checks import losses_differ
+from mlp_accel.bench.checks import PEER, losses_differ
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, Verdict, combine, judge, log_ratios, median_interval
 from mlp_accel.datasets import load
@@ -197,7 +197,7 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
             started = _call(engines[name], name, "warm_up")
             first_loss[name], paths[name] = started["loss"], started["path"]
         for name in names[1:]:
-            problem = losses_differ([first_loss[name]], [first_loss[names[0]]])
+            problem = losses_differ([first_loss[name]], [first_loss[names[0]]], PEER)
             if problem:
                 raise LaunchError(f"{name} does not compute what {names[0]} computes, so their times say nothing: {problem}")
         for _ in range(rounds):
