@@ -140,7 +140,7 @@ def profile(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, Any]:
     used = int(np.count_nonzero(x)) if training.taken.name == "sparse" else x.size
     numpy = get_backend("numpy")
     with numpy.limit_threads(1):
-        peak, memory = peak_flops(numpy), bandwidth(numpy)
+        peak, memory = peak_flops(numpy), bandwidth(numpy, 1)
     read = used * (8 if training.taken.name == "sparse" else x.itemsize)
     floors = {"products of the first layer at the peak": 4 * used * HIDDEN / peak, "reading the samples once": read / memory}
     return {"path": training.taken.name, "epoch": whole, "parts": parts, "floors": floors}

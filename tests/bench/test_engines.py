@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from mlp_accel import get_backend
 from mlp_accel.backends.numpy.backend import NumpyBackend
 from mlp_accel.bench import runs
 from mlp_accel.bench.config import Config
+from mlp_accel.bench.engines import op_times
 from mlp_accel.bench.engines.engine import Engine
+from mlp_accel.bench.engines.op_times import whole_step
 from mlp_accel.bench.output.tables import bench_notes, bench_table, sweep_lines
 from mlp_accel.bench.protocol import engines, run_benchmark
 from mlp_accel.bench.result_files import SCHEMA
@@ -133,12 +136,36 @@ def test_the_race_to_an_accuracy_is_run_by_the_same_paths(both: Config, quick: A
     assert "numpy quick on cpu" in "".join(heard)
 
 
-def test_the_roofline_is_that_of_the_loop_and_each_backend_has_one(both: Config, quick: Any) -> None:
+def test_the_roofline_has_the_ops_of_the_loop_and_a_whole_step_of_every_path(both: Config, quick: Any) -> None:
     quick("None")
     rows = [Run(name="numpy", path=path, status="ok") for path in ("loop", "quick")]
     found = run_roofline(rows, replace(both, layer_sizes=(8, 6, 3)))
-    assert [entry.label for entry in found] == ["numpy loop"]
-    assert [op.op for op in found[0].ops] == ["minibatch", "dense", "classify", "hidden_delta", "update"]
+    assert [entry.label for entry in found] == ["numpy loop", "numpy quick"]
+    assert [op.op for op in found[0].ops] == ["minibatch", "dense", "classify", "hidden_delta", "update", "whole step"]
+    assert [op.op for op in found[1].ops] == ["whole step"]
+    assert found[0].ops[-1].flops == found[1].ops[0].flops
+
+
+def test_operations_that_no_path_can_avoid() -> None:
+    """By hand: 16 samples, 8-6-4-3, a quarter of the values zero."""
+    step = whole_step(Config(batch_size=16, layer_sizes=(8, 6, 4, 3), n_train=800), 0.75, 1, 0.5)
+    assert step["flops"] == 2 * (2 * 16 * 8 * 6) * 0.75 + 3 * (2 * 16 * 6 * 4) + 3 * (2 * 16 * 4 * 3)
+    assert step["bytes"] == 16 * 8 + 2 * 4 * (8 * 6 + 6 * 4 + 4 * 3)
+    assert step["seconds"] == 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_thread_copies_a_part(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr(op_times, "COPY_BYTES", 4 * 1000)
+    copied: list[int] = []
+
+    def once(_: Any, call: Any) -> float:
+        copied.append(len(call()))
+        return 2.0
+
+    monkeypatch.setattr(op_times, "seconds_per_call", once)
+    assert op_times.bandwidth(get_backend("numpy"), threads) == 4000
+    assert copied == [threads]
 
 
 def test_listing_the_engines_of_all_backends_imports_none_of_their_libraries() -> None:

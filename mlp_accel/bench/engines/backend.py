@@ -12,17 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel.backends import get_backend
-from mlp_accel.backends.paths import AUTO
+from mlp_accel.backends.paths import AUTO, LOOP
 from mlp_accel.bench.checks import CHECK_STEPS
 from mlp_accel.bench.config import Config
-from mlp_accel.bench.engines.op_times import measure_roofline
+from mlp_accel.bench.engines.op_times import limits, op_times, whole_step
 from mlp_accel.datasets import Dataset, load
 from mlp_accel.network import init_params
 from mlp_accel.optimizers import find_optimizer
 from mlp_accel.schedules import find_schedule
 from mlp_accel.training.parameters import save_params
 from mlp_accel.training.train import evaluate
-from mlp_accel.training.trainer import Trainer
+from mlp_accel.training.trainer import Trainer, density
+
+ROOFLINE_EPOCHS = 5
+"""Epochs of which the median is taken."""
 
 
 class BackendWorker:
@@ -86,8 +89,14 @@ class BackendWorker:
         return {"preparation_seconds": time.perf_counter() - start}
 
     def roofline(self) -> dict[str, Any]:
-        """How far the ops of a step are from what the device can do: `measure_roofline`."""
-        return measure_roofline(self.backend, self.config)
+        """How far a step is from what the device can do: whole, and where it is the loop each of its ops."""
+        seconds = [self.trainer.epoch().seconds for _ in range(ROOFLINE_EPOCHS)]
+        x = self.data.x_train
+        n_batches = -(-len(x) // self.config.batch_size)
+        item = x.dtype.itemsize if x.dtype == np.uint8 else np.dtype(self.config.dtype).itemsize
+        step = whole_step(self.config, density(x), item, float(np.median(seconds)) / n_batches)
+        ops = op_times(self.backend, self.config) if self.path == LOOP else []
+        return {**limits(self.backend, self.config.threads), "ops": [*ops, step]}
 
     def check(self, file: str, nudged: bool = False) -> dict[str, Any]:
         """Write the parameters after `CHECK_STEPS` steps from the start to `file`.

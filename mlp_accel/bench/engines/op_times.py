@@ -3,11 +3,16 @@
 The roofline of Williams, Waterman and Patterson ("Roofline: an insightful visual performance model for multicore architectures",
 2009): an op does at most as many operations a second as the peak, and at most its operations per byte times the bandwidth. Peak and
 bandwidth are measured here, with the threads that the ops have, by a large product and a large copy.
+
+A path does a whole step at once, so that is timed as one op, in epochs of the training itself; for the loop too, to compare them.
+Its operations are those that no path can avoid: products with zeros of the data do not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -32,26 +37,38 @@ SHORTEST = 0.02
 SAMPLES = 7
 
 
-def measure_roofline(backend: Backend, config: Config) -> dict[str, Any]:
-    """Time the ops of a step, and the two limits.
+def limits(backend: Backend, threads: int) -> dict[str, float]:
+    """``peak_flops`` and ``bandwidth``."""
+    return {"peak_flops": peak_flops(backend), "bandwidth": bandwidth(backend, threads)}
 
-    Parameters
-    ----------
-    backend : Backend
-    config : Config
-        The shapes are those of its first layer.
 
-    Returns
-    -------
-    dict
-        ``peak_flops`` (operations a second), ``bandwidth`` (bytes a second) and ``ops``: for each its ``flops``, the ``bytes`` that
-        it must read and write at least once, and ``seconds``.
-    """
-    ops = [
+def op_times(backend: Backend, config: Config) -> list[dict[str, Any]]:
+    """The ops of a step, each timed by itself."""
+    return [
         Op(op=name, flops=flops, bytes=size, seconds=seconds_per_call(backend, call)).to_dict()
         for name, flops, size, call in step_ops(backend, config)
     ]
-    return {"peak_flops": peak_flops(backend), "bandwidth": bandwidth(backend), "ops": ops}
+
+
+def whole_step(config: Config, density: float, item: int, seconds: float) -> dict[str, Any]:
+    """A step as one op.
+
+    Parameters
+    ----------
+    density : float
+        Share of the samples' values that are not zero.
+    item : int
+        Bytes of one of these values, as they are kept.
+    seconds : float
+        Of a step, the mean over an epoch.
+    """
+    n = min(config.batch_size, config.n_train)
+    n_in, *widths = config.layer_sizes
+    first = 2 * 2.0 * n * n_in * widths[0] * density  # forward, and the gradient of the weights
+    above = sum(3 * 2.0 * n * below * width for below, width in pairwise(widths))  # the delta of the layer below too
+    weights = sum(below * width for below, width in pairwise(config.layer_sizes))
+    size = n * n_in * item + 2 * weights * np.dtype(config.dtype).itemsize
+    return Op(op="whole step", flops=first + above, bytes=float(size), seconds=seconds).to_dict()
 
 
 def step_ops(backend: Backend, config: Config) -> list[tuple[str, float, float, Callable[[], Any]]]:
@@ -134,12 +151,17 @@ def peak_flops(backend: Backend) -> float:
     return 2.0 * PEAK_SIZE**3 / seconds_per_call(backend, lambda: square @ square)
 
 
-def bandwidth(backend: Backend) -> float:
-    """Bytes a second that a large copy reads and writes."""
+def bandwidth(backend: Backend, threads: int) -> float:
+    """Bytes a second that a large copy reads and writes; on the host every thread copies a part of it."""
     items = COPY_BYTES // np.dtype(backend.dtype).itemsize
     source, target = backend.asarray(np.ones(items)), backend.asarray(np.zeros(items))
 
-    def copy() -> None:
-        target[...] = source
+    parts = threads if isinstance(source, np.ndarray) else 1  # a device has threads of its own
+    ends = [items * part // parts for part in range(parts + 1)]
+    slices = [slice(start, end) for start, end in pairwise(ends)]
 
-    return 2.0 * COPY_BYTES / seconds_per_call(backend, copy)
+    def copy(part: slice) -> None:
+        target[part] = source[part]
+
+    with ThreadPoolExecutor(len(slices)) as pool:  # NumPy lets other threads run while it copies
+        return 2.0 * COPY_BYTES / seconds_per_call(backend, lambda: list(pool.map(copy, slices)))
