@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -30,6 +31,9 @@ app = typer.Typer(
 )
 
 
+ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What asks a process to end; Windows has one of them."""
+
 for command in (train, bench, compare, ab, doctor):
     app.command()(command)
 
@@ -42,8 +46,23 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
+def _end_by_signal(number: int, _: object) -> NoReturn:
+    """End as after an error: workers and temporary folders go first. What comes while they do is ignored."""
+    for name in ENDING_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _heed_signals() -> None:
+    """By default they would end this process at once; one that is ignored, as by ``nohup``, stays so."""
+    for name in ENDING_SIGNALS:
+        if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end_by_signal)
+
+
 def run() -> NoReturn:
     """Run the command; an expected error is one message and an exit code, never a traceback."""
+    _heed_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or – is no reason to lose a result
