@@ -103,6 +103,15 @@ def doctor_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"threads: {report['threads']} of {report['environment']['cores']} cores")
     if data is not None:
         lines.append(f"data: {data['name']}, {data['train']} training and {data['test']} test samples")
+    return lines + kept_lines(report["kept"])
+
+
+def kept_lines(kept: dict[str, Any]) -> list[str]:
+    """What is kept on disk, and what of it is of no use any more."""
+    lines = [f"compiled kernels: {kept['bytes'] / 1e6:.1f} MB in {kept['folder']}"] if kept["folder"] else []
+    if kept["older"]:
+        size = sum(entry["bytes"] for entry in kept["older"]) / 1e6
+        lines.append(f"kernels of {len(kept['older'])} older versions: {size:.1f} MB; to remove them: mlp-accel doctor --clean")
     return lines
 
 

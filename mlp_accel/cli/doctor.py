@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from mlp_accel.cli.console import doctor_lines, doctor_table, finding_lines, output_console, print_table
@@ -9,13 +11,20 @@ from mlp_accel.cli.options import JsonFile, check_outputs
 from mlp_accel.files import write_json
 
 
-def doctor(json_file: JsonFile = None) -> None:
+def doctor(
+    json_file: JsonFile = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove the compiled kernels of older versions")] = False,
+) -> None:
     """Say what can run here, and how to fix the rest."""
+    from mlp_accel.doctor import caches
     from mlp_accel.doctor.report import examine
 
     check_outputs(json_file)
-    report, verdict = examine()
     console = output_console(json_file)
+    if clean:
+        for folder in caches.clean():
+            console.print(f"removed {folder}")
+    report, verdict = examine()
     print_table(console, doctor_table(report))
     for line in doctor_lines(report):
         console.print(line)

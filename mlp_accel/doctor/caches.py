@@ -1,14 +1,22 @@
-"""Folders for compiled kernels: where none can be written, every start compiles anew or fails."""
+"""Folders for compiled kernels: where none can be written, every start compiles anew or fails; older versions leave theirs."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from mlp_accel.backends.numba.cache_folders import CACHE_VARIABLE, not_private, versions
 from mlp_accel.doctor.finding import Finding
+from mlp_accel.errors import OutputError
+
+PRIVATE = '"$(mktemp -d)"'
+"""A new folder that nobody else may write to."""
 
 
 def findings() -> Iterator[Finding]:
@@ -20,10 +28,68 @@ def findings() -> Iterator[Finding]:
         obstacle = cannot_write(Path(folder)) if folder else None
         if obstacle:
             yield Finding(f"{name}={folder}: compiled kernels cannot be kept there ({obstacle})", f"unset {name}", wrong_value=True)
+    yield from _private()
     if not named and find_spec("numba"):
         yield from _default("MLP_ACCEL_CACHE_DIR", _user_cache, "Numba's kernels are compiled at every start")
     if not os.environ.get("CUPY_CACHE_DIR") and find_spec("cupy"):
         yield from _default("CUPY_CACHE_DIR", lambda: Path.home() / ".cupy", "CuPy cannot keep the kernels that it compiles")
+
+
+def _private() -> Iterator[Finding]:
+    """Caches that are not used, because others could put something into them that would be run here."""
+    try:
+        obstacles = {folder: not_private(folder) for folder in versions()}
+    except (OSError, RuntimeError):  # it is said elsewhere that they cannot be read
+        return
+    for folder, obstacle in obstacles.items():
+        if obstacle:
+            writable = next((path for path in (folder, folder.parent) if f"write to {path} " in obstacle), None)
+            fix = f"chmod go-w {writable}" if writable else f"export {CACHE_VARIABLE}={PRIVATE}"
+            yield Finding(f"kernels are compiled at every start, because their cache is not safe: {obstacle}", fix)
+
+
+def kept() -> dict[str, Any]:
+    """What is kept on disk: ``folder``, ``bytes``, and ``older``, a list of the folders of other versions with their ``bytes``."""
+    try:
+        found = versions()
+    except (OSError, RuntimeError):
+        return {"folder": None, "bytes": 0, "older": []}
+    current = _current()
+    older = [] if current is None else [{"folder": str(path), "bytes": _size(path)} for path in found if path != current]
+    return {"folder": str(current) if current else None, "bytes": _size(current) if current else 0, "older": older}
+
+
+def clean() -> list[Path]:
+    """Remove what other versions of the kernels have left behind; the folders that are gone.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be removed.
+    """
+    removed = []
+    for entry in kept()["older"]:
+        path = Path(entry["folder"])
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+        removed.append(path)
+    return removed
+
+
+def _current() -> Path | None:
+    """The folder of this version, or None if Numba cannot be imported or has none."""
+    try:
+        compiler = importlib.import_module("mlp_accel.backends.numba.compiler")
+    except Exception:  # the probe of the backend says what is wrong with Numba
+        return None
+    folder: Path | None = compiler.cache_folder()
+    return folder
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _user_cache() -> Path:
@@ -37,8 +103,7 @@ def _default(variable: str, folder: Callable[[], Path], consequence: str) -> Ite
     except RuntimeError as error:  # there is no home folder
         problem = str(error).rstrip(".")
     if problem:
-        alternative = Path(tempfile.gettempdir()) / "mlp_accel_cache"
-        yield Finding(f"{problem}: {consequence}", f"export {variable}={alternative}")
+        yield Finding(f"{problem}: {consequence}", f"export {variable}={PRIVATE}")
 
 
 def cannot_write(folder: Path) -> str | None:

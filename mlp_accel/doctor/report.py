@@ -13,6 +13,7 @@ import mlp_accel
 from mlp_accel import backends, datasets
 from mlp_accel.backends import threads
 from mlp_accel.backends.paths import AUTO, LOOP, PATH_VARIABLE, requested_path
+from mlp_accel.doctor import caches
 from mlp_accel.doctor.findings import Finding, diagnose
 from mlp_accel.environment import environment
 from mlp_accel.errors import DatasetError, SettingError
@@ -55,6 +56,7 @@ def examine() -> tuple[dict[str, Any], int]:
         "path": path,
         "threads": count,
         "data": None if data is None else {"name": data.name, "train": len(data.x_train), "test": len(data.x_test)},
+        "kept": caches.kept(),
         "findings": [asdict(finding) for finding in findings],
     }
     return report, WRONG_USAGE if any(finding.wrong_value for finding in findings) else verdict

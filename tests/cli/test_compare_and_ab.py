@@ -142,24 +142,29 @@ def test_ab_builds_and_measures_and_a_head_that_fails_is_inconclusive(checkout: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ab.json", "ab.png"], "temporary files are left"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to send")
-def test_ctrl_c_ends_ab_with_its_workers_and_temporary_folders(checkout: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="no signals to send")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_ab_with_its_workers_and_temporary_folders(checkout: Path, tmp_path: Path, name: str, code: int) -> None:
     command = [sys.executable, "-m", "mlp_accel", "ab", "--base", "main", "--backends", "numpy", "--rounds", "6"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    caches = tmp_path / "caches"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "MLP_ACCEL_CACHE_DIR": str(caches)}
     process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "launch 1/" in line or "failed" in line:
+        if "built both" in line or "failed" in line:
             break
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(getattr(signal, name))
     output, errors = process.communicate(timeout=60)
     if any("a build failed" in line for line in lines):
         pytest.skip(f"pip cannot build here: {lines}")
-    assert process.returncode == 130, (output, errors)
+    assert process.returncode == code, (output, errors)
     assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+    assert not caches.exists(), "what temporary builds compile goes with them"
     workers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
-    assert str(tmp_path) not in workers
+    assert str(temporary) not in workers

@@ -199,6 +199,34 @@ def test_no_home_folder_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.fix.startswith("export MLP_ACCEL_CACHE_DIR=")
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no such permissions")
+def test_a_cache_that_is_not_private_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLP_ACCEL_CACHE_DIR", str(tmp_path))
+    folder = tmp_path / "numba-0123"
+    folder.mkdir(mode=0o700)
+    assert list(caches.findings()) == []
+    folder.chmod(0o777)
+    finding = only(caches.findings())
+    assert f"others may write to {folder}" in finding.problem
+    assert finding.fix == f"chmod go-w {folder}"
+
+
+def test_kernels_of_older_versions_are_counted_and_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLP_ACCEL_CACHE_DIR", str(tmp_path))
+    current, older, other = (tmp_path / name for name in ("numba-1", "numba-0", "another's"))
+    for folder in (current, older, other):
+        folder.mkdir()
+        (folder / "file").write_text("12345")
+    (tmp_path / "numba-link").symlink_to(other)
+    monkeypatch.setattr(caches, "_current", lambda: None)
+    assert caches.kept() == {"folder": None, "bytes": 0, "older": []}, "which are older cannot be told"
+    monkeypatch.setattr(caches, "_current", lambda: current)
+    assert caches.kept() == {"folder": str(current), "bytes": 5, "older": [{"folder": str(older), "bytes": 5}]}
+    assert caches.clean() == [older]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another's", "numba-1", "numba-link"]
+    assert caches.clean() == []
+
+
 def test_wrong_values_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_installation, "installed_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
     monkeypatch.setenv("CUPY_CACHE_DIR", "/dev/null/cache")

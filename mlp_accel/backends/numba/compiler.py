@@ -19,12 +19,12 @@ import numba as _numba
 from numba.core import cpu_options as _cpu_options
 from numba.core.registry import cpu_target
 
+from mlp_accel.backends.numba.cache_folders import CACHE_VARIABLE, private_folder, versions
+
 numba: Any = _numba  # its types are incomplete
 cpu_options: Any = _cpu_options
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
 
 MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """What LLVM may do to floating-point numbers. It is not ``fastmath=True``, whose nnan and ninf make isnan() lie."""
@@ -71,23 +71,13 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache_root() -> Path:
-    for variable in (CACHE_VARIABLE, "NUMBA_CACHE_DIR"):
-        folder = os.environ.get(variable, "").strip()
-        if folder:
-            return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "mlp_accel"
-
-
 @functools.cache
 def cache_folder() -> Path | None:
     """The folder that compiled kernels are kept in, or None (logged) if nothing can be written there."""
     try:
-        folder = _cache_root() / f"numba-{_fingerprint()}"
-        new = not folder.exists()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _refuse_foreign(folder)
+        before = versions()
+        folder = private_folder(_fingerprint())
+        new = folder not in before
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
@@ -96,17 +86,6 @@ def cache_folder() -> Path | None:
     if new:
         logger.warning("compiling kernels for this CPU, once, when each is first used; they are kept in %s", folder)
     return folder
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Numba unpickles what it finds in its cache, so whoever can write there can run code here."""
-    if not hasattr(os, "getuid"):
-        return
-    status = folder.stat()
-    if status.st_uid != os.getuid():
-        raise OSError(f"{folder} belongs to somebody else")
-    if status.st_mode & 0o022:
-        raise OSError(f"others may write to {folder} (chmod go-w changes that)")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mlp_accel.bench.checks import PEER, losses_differ
+from mlp_accel.bench.engines.caches import own_caches
 from mlp_accel.bench.engines.engine import Engine, EngineError
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, Verdict, combine, judge, log_ratios, median_interval
 from mlp_accel.datasets import load
@@ -163,7 +164,7 @@ def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any
 def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
     """Start one worker for each build, and time `rounds` epochs of each, in a new random order every round.
 
-    While one of them works the others are stopped.
+    While one of them works the others are stopped. What they compile is kept beside their inputs, and goes with them.
 
     Parameters
     ----------
@@ -186,13 +187,14 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
         If a worker fails, or two of them do not compute the same.
     """
     names = list(builds)
+    variables = own_caches(Path(config["inputs"]).parent / "caches")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     first_loss, paths = {}, {}
     config = {**config, "cores": _same_cores(config["threads"], rng)}
     with ExitStack() as stack:
         engines = {}
         for name in rng.sample(names, len(names)):
-            engines[name] = _started(name, builds[name], stack)
+            engines[name] = _started(name, builds[name], variables, stack)
             _call(engines[name], name, "create", config)
             started = _call(engines[name], name, "warm_up")
             first_loss[name], paths[name] = started["loss"], started["path"]
@@ -219,9 +221,9 @@ def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
     return rng.sample(sorted(os.sched_getaffinity(0)), threads)
 
 
-def _started(name: str, build: Path, stack: ExitStack) -> Engine:
+def _started(name: str, build: Path, variables: Mapping[str, str], stack: ExitStack) -> Engine:
     worker = Path(__file__).with_name("worker.py")
-    engine = Engine([sys.executable, "-P", str(worker), str(build)], timeout=EPOCH_TIMEOUT)
+    engine = Engine([sys.executable, "-P", str(worker), str(build)], EPOCH_TIMEOUT, variables)
     stack.callback(engine.close)
     return engine
 

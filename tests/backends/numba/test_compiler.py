@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("numba", reason="Numba is not installed")
 
 from mlp_accel import get_backend
-from mlp_accel.backends.numba import compiler
+from mlp_accel.backends.numba import cache_folders, compiler
 from mlp_accel.backends.threads import available_cores
 
 DENSE = """
@@ -99,6 +99,34 @@ def test_a_cache_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     result = run(DENSE + "check(dense())", tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"others may write to {folder}" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no such permissions")
+def test_a_folder_of_kernels_is_private_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    monkeypatch.setenv("MLP_ACCEL_CACHE_DIR", str(root))
+    folder = cache_folders.private_folder("0")
+    assert root.stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0
+    root.chmod(0o777)
+    with pytest.raises(OSError, match=f"others may write to {root} and replace"):
+        cache_folders.private_folder("0")
+    root.chmod(0o1777)  # as /tmp
+    assert cache_folders.private_folder("0") == folder
+    (root / "numba-1").symlink_to(folder)
+    with pytest.raises(OSError, match="numba-1 is no folder of its own"):
+        cache_folders.private_folder("1")
+    assert cache_folders.versions() == [folder]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no such permissions")
+def test_the_folder_of_older_versions_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLP_ACCEL_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "mlp_accel").mkdir(mode=0o700)
+    (tmp_path / "mlp_accel").chmod(0o775)
+    assert cache_folders.private_folder("0").parent == tmp_path / "mlp_accel"
+    assert (tmp_path / "mlp_accel").stat().st_mode & 0o777 == 0o755
 
 
 def test_the_cache_setting_of_other_peoples_functions_is_left_alone(tmp_path: Path) -> None:
