@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_accel.backends.threads import default_threads
-from mlp_accel.bench.comparison import ratio_interval
 from mlp_accel.bench.config import Config
+from mlp_accel.bench.evidence import ratio_interval
 from mlp_accel.bench.protocol import run_benchmark
 from mlp_accel.bench.results import Result
 from mlp_accel.datasets import load

@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlp_accel.bench.record import RecordError
 from mlp_accel.bench.results import SCHEMA, Result, label
 from mlp_accel.errors import MlpAccelError
 
 __all__ = ["SCHEMA", "ResultFileError", "label", "read_result", "result_of", "up_to_date"]
+
+MAX_DEPTH, MAX_DIGITS = 40, 18
+"""Of objects within each other, and of a whole number: it fits into 64 bits."""
 
 EXPECTED = "give a file that `mlp-accel bench --json` wrote"
 
@@ -46,26 +50,25 @@ def read_result(path: Path) -> Result:
         If it cannot be read or is something else.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_float, parse_int=_int)
+        _check_text(result)
     except OSError as error:
         raise ResultFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ResultFileError(f"{path}: is not JSON ({error}); {EXPECTED}") from error
     if not isinstance(result, dict) or "schema" not in result:
         raise ResultFileError(f"{path}: has no field schema; {EXPECTED}")
-    if result["schema"] not in (1, SCHEMA):
-        raise ResultFileError(f"{path}: has the schema {result['schema']!r}; this version reads schema 1 and {SCHEMA}")
+    if type(result["schema"]) is not int or result["schema"] not in (1, SCHEMA):
+        raise ResultFileError(f"{path}: has the schema {result['schema']!r:.40}; this version reads schema 1 and {SCHEMA}")
     for name, kind in {"environment": dict, "config": dict, "results": list}.items():
         if not isinstance(result.get(name), kind):
             raise ResultFileError(f"{path}: the field {name} is missing or is no {kind.__name__}; {EXPECTED}")
-    for index, row in enumerate(result["results"]):
-        problem = _row_problem(row)
-        if problem:
-            raise ResultFileError(f"{path}: results[{index}]: {problem}; {EXPECTED}")
     try:
         return result_of(result)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ResultFileError(f"{path}: is no result of any version ({error}); {EXPECTED}") from error
+    except RecordError as error:
+        raise ResultFileError(f"{path}: {error}; {EXPECTED}") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # what is brought up to date is not checked yet
+        raise ResultFileError(f"{path}: is no result of schema {result['schema']} ({error}); {EXPECTED}") from error
 
 
 def result_of(content: Object) -> Result:
@@ -73,22 +76,36 @@ def result_of(content: Object) -> Result:
     return Result.from_dict(up_to_date(content))
 
 
-def _row_problem(row: Any) -> str | None:
-    if not isinstance(row, dict):
-        return "is no object"
-    missing = [name for name in ("name", "status", "epoch_seconds") if name not in row]
-    if missing:
-        return f"has no field {missing[0]}"
-    if not isinstance(row.get("path"), str | None):
-        return "path is no text"
-    if row["epoch_seconds"] is None:
-        return None
-    samples = row["epoch_seconds"].get("samples") if isinstance(row["epoch_seconds"], dict) else None
-    if not isinstance(samples, list) or not samples:
-        return "epoch_seconds has no samples"
-    if not all(type(s) in (int, float) and math.isfinite(s) and s > 0 for s in samples):
-        return "epoch_seconds.samples must be positive numbers"
-    return None
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number there")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.20}… is too large")
+    return number
+
+
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text:.20}… is too large")
+    return int(text)
+
+
+def _check_text(content: Any, depth: int = 0) -> None:
+    """Refuse what Python's JSON takes and nothing else can use: half a character, and objects in objects without an end."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_DEPTH} objects within each other")
+    if isinstance(content, str):
+        content.encode()
+    elif isinstance(content, list):
+        for item in content:
+            _check_text(item, depth + 1)
+    elif isinstance(content, dict):
+        for name, item in content.items():
+            name.encode()
+            _check_text(item, depth + 1)
 
 
 def up_to_date(result: Object) -> Object:
@@ -112,8 +129,8 @@ def up_to_date(result: Object) -> Object:
             {**sweep, "cells": [{**cell, "results": list(map(_row_up_to_date, cell["results"]))} for cell in sweep["cells"]]}
             for sweep in result["sweeps"]
         ]
-    paths = {row["name"]: row["path"] for row in rows}
     if "until" in result:
+        paths = {row["name"]: row["path"] for row in rows}
         found["until"] = [
             {**until, "results": [{**row, "path": paths.get(row["name"])} for row in until["results"]]} for until in result["until"]
         ]
@@ -122,8 +139,10 @@ def up_to_date(result: Object) -> Object:
 
 def _row_up_to_date(row: Object) -> Object:
     """A row of schema 1. A backend that could not run has no path; a sentence that is not known stays as it is."""
+    if not isinstance(row, Mapping):
+        return row  # that it is no object will be said
     text = row.get("path")
     if row.get("kind") == "peer":
         return {**row, "path": None, "form": text}
-    known = (path for beginning, path in PATHS_OF_SCHEMA_1.items() if text and text.startswith(beginning))
+    known = (path for beginning, path in PATHS_OF_SCHEMA_1.items() if isinstance(text, str) and text.startswith(beginning))
     return {**row, "path": next(known, text), "passed_over": []}

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mlp_accel.bench.config import Config
-from mlp_accel.bench.record import Record
+from mlp_accel.bench.record import Positive, Record, RecordError
 
 SCHEMA = 2
 
@@ -37,11 +37,11 @@ def label(row: Mapping[str, Any]) -> str:
 class Summary(Record):
     """Times of an engine: median, minimum, quartiles, and the samples themselves, in seconds."""
 
-    median: float
-    min: float
-    q1: float
-    q3: float
-    samples: tuple[float, ...]
+    median: Positive
+    min: Positive
+    q1: Positive
+    q3: Positive
+    samples: tuple[Positive, ...]
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Summary:
@@ -50,9 +50,12 @@ class Summary(Record):
         return cls(median=float(median), min=min(samples), q1=float(q1), q3=float(q3), samples=tuple(samples))
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Read it; what is missing is computed from the samples."""
-        return super().from_dict({**cls.of(content["samples"]).to_dict(), **content})
+    def from_dict(cls, content: Mapping[str, Any], where: str = "") -> Self:
+        """Read it; what is missing is computed from the samples, of which there must be one at least."""
+        samples = cls.read_field("samples", content.get("samples"), where)
+        if not samples:
+            raise RecordError(f"{where} has no samples")
+        return super().from_dict({**cls.of(samples).to_dict(), **content}, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,6 @@ class Run(EngineRecord):
 
     WORKER: ClassVar[frozenset[str]] = frozenset({"device", "form", "versions", "thread_pools", "llvm_target", "compiled_code"})
     OPTIONAL: ClassVar[frozenset[str]] = WORKER | {"rests", "samples_per_second", "first_start_seconds", "cold_starts", "transfers"}
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"epoch_seconds": Summary, "cold_starts": Summary, "transfers": Summary}
 
     passed_over: tuple[tuple[str, str], ...] = ()
     kind: str = "backend"
@@ -153,8 +155,6 @@ class Run(EngineRecord):
 class Cell(Record):
     """The benchmark at one value of a sweep."""
 
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": Run, "no_faster_path": PassedOver}
-
     value: int
     results: tuple[Run, ...]
     no_faster_path: tuple[PassedOver, ...] = ()
@@ -176,12 +176,12 @@ class Crossover(Record):
         Whether figures mark it: both engines are backends, or no other engine is faster than the two at that value.
     """
 
-    value: float
-    seconds: float
+    value: Positive
+    seconds: Positive
     faster_below: str
     faster_above: str
     shown: bool
-    samples_per_second: float
+    samples_per_second: Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,6 @@ class Sweep(Record):
     """Speed against one setting, in rising order of its values."""
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted"})
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"cells": Cell, "crossovers": Crossover}
 
     parameter: str
     cells: tuple[Cell, ...]
@@ -214,7 +213,6 @@ class TimeToAccuracy(EngineRecord):
     """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"remark"})
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"seconds": Summary, "seconds_with_preparation": Summary}
 
     kind: str = "backend"
     status: str
@@ -241,7 +239,6 @@ class Until(Record):
     """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted", "config"})
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"results": TimeToAccuracy, "config": Config}
 
     accuracy: float
     seeds: tuple[int, ...]
@@ -274,19 +271,17 @@ class Op(Record):
     """An op of a step: its floating-point operations, the bytes that it must read and write at least once, and seconds a call."""
 
     op: str
-    flops: float
-    bytes: float
-    seconds: float
+    flops: Positive
+    bytes: Positive
+    seconds: Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline(EngineRecord):
     """The ops of a step on a backend, beside the limits of its device: operations a second and bytes a second."""
 
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {"ops": Op}
-
-    peak_flops: float
-    bandwidth: float
+    peak_flops: Positive
+    bandwidth: Positive
     ops: tuple[Op, ...]
 
 
@@ -312,15 +307,6 @@ class Result(Record):
     """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"interrupted", "reference", "sweeps", "until", "roofline"})
-    PARTS: ClassVar[Mapping[str, type[Record]]] = {
-        "config": Config,
-        "no_faster_path": PassedOver,
-        "results": Run,
-        "reference": Run,
-        "sweeps": Sweep,
-        "until": Until,
-        "roofline": Roofline,
-    }
 
     schema: int = SCHEMA
     environment: Mapping[str, Any]

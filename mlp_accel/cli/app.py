@@ -14,7 +14,8 @@ import typer
 import mlp_accel
 from mlp_accel.cli.ab import ab
 from mlp_accel.cli.bench import bench
-from mlp_accel.cli.compare import compare
+from mlp_accel.cli.compare import SidesCommand, compare
+from mlp_accel.cli.console import printable
 from mlp_accel.cli.doctor import doctor
 from mlp_accel.cli.train import train
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
@@ -35,7 +36,7 @@ ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name
 """What asks a process to end; Windows has one of them."""
 
 for command in (train, bench, compare, ab, doctor):
-    app.command()(command)
+    app.command(cls=SidesCommand if command is compare else None)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -98,5 +99,5 @@ def _report_bug() -> NoReturn:
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    sys.stderr.write(f"mlp-accel: error: {error}\n")
+    sys.stderr.write(f"mlp-accel: error: {printable(str(error))}\n")
     sys.exit(code)

@@ -2,87 +2,106 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
+from typer.core import TyperCommand
 
-from mlp_accel.cli.console import output_console
-from mlp_accel.cli.options import JsonFile, check_outputs
-from mlp_accel.exit_codes import OK, UNDECIDED
+from mlp_accel.cli.console import FORMATS, TEXT, output_console, show
+from mlp_accel.cli.options import Format, JsonFile, check_outputs, parse_share
+from mlp_accel.errors import SettingError, check_choice
+from mlp_accel.exit_codes import DIFFERENT, OK, UNDECIDED
 from mlp_accel.files import write_json
 
 if TYPE_CHECKING:
-    from mlp_accel.bench.comparison import Ratio
-    from mlp_accel.bench.results import Result
+    from mlp_accel.bench.comparison import Comparison
+
+VERSUS = "\0"
+"""What ``--`` becomes on its way through the parser, which would drop it; no file has this name."""
+
+
+class SidesCommand(TyperCommand):
+    """A command whose ``--`` stands between two lists of files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Called with the arguments of the command line."""
+        return super().parse_args(ctx, [VERSUS if argument == "--" else argument for argument in args])
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Called for the first line of ``--help``."""
+        formatter.write_usage(ctx.command_path, "[OPTIONS] A.json... [--] B.json...")
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="A result file of bench")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one, compared with the first")],
+    files: Annotated[list[str], typer.Argument(metavar="A.json... -- B.json...", help="Result files of bench, of the two sides")],
+    fail_above: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Exit 1 if B is slower by more than this, such as 5%, beyond chance")
+    ] = None,
+    form: Format = TEXT,
     json_file: JsonFile = None,
 ) -> None:
-    """Put two result files of bench side by side: what differs around them, and the ratios of their times."""
+    """Put result files of bench side by side: what differs around them, and the ratios of their times.
+
+    `compare A.json B.json` shows two runs. Whether B is slower can only be said from several runs of each:
+    `compare a*.json -- b*.json`, five or more on a side.
+    """
     from mlp_accel.bench.comparison import compare as compare_results
+    from mlp_accel.bench.output import comparison as output
     from mlp_accel.bench.result_files import read_result
 
+    check_choice("format", form, FORMATS)
+    threshold = None if fail_above is None else parse_share(fail_above, "--fail-above", "slowdown")
+    paths = dict(zip("AB", _sides(files), strict=True))
     check_outputs(json_file)
-    results = {"A": read_result(a), "B": read_result(b)}
+    results = {side: [read_result(path) for path in found] for side, found in paths.items()}
     comparison = compare_results(results["A"], results["B"])
     console = output_console(json_file)
-    for (side, result), path in zip(results.items(), (a, b), strict=True):
-        console.print(f"{side}: {path}, {_origin(result)}")
-    changed = [*comparison.environment_differences, *comparison.config_differences]
-    console.print(_differences_table(changed) if changed else "environments and settings are the same")
-    if comparison.not_ranked:
-        console.print(f"not ranked: {comparison.not_ranked}")
-    console.print(_ratio_table(comparison.results))
-    for ratio in comparison.results:
-        if ratio.reason:
-            console.print(f"{ratio.label}: {ratio.reason}")
-    console.print("ratio of the medians, bootstrap interval of the spread within the two runs; `mlp-accel ab` asks about the code")
+    differences = output.differences_table(comparison)
+    slower = [ratio for ratio in comparison.results if threshold is not None and ratio.is_slower(threshold)]
+    show(
+        *(console, form),
+        [
+            f"{side}: {path}, {output.origin(result)}"
+            for side in paths
+            for path, result in zip(paths[side], results[side], strict=True)
+        ],
+        differences or ["environments and settings are the same"],
+        output.not_ranked_lines(comparison),
+        output.ratio_table(comparison),
+        output.comparison_notes(comparison),
+        output.slower_lines(slower, threshold or 0.0),
+    )
     if json_file:
-        write_json(json_file, {"a": str(a), "b": str(b), **comparison.to_dict()})
+        write_json(json_file, {**{side.lower(): list(map(str, found)) for side, found in paths.items()}, **comparison.to_dict()})
         if json_file != "-":
             console.print(f"wrote {json_file}")
-    raise typer.Exit(OK if any(ratio.ratio for ratio in comparison.results) else UNDECIDED)
+    raise typer.Exit(_exit_code(comparison, bool(slower), threshold is not None))
 
 
-def _origin(result: Result) -> str:
-    environment = result.environment
-    commit = environment.get("commit")
-    state = f"commit {str(commit)[:10]}{', changed' if environment.get('dirty') else ''}" if commit else "no commit known"
-    load = environment.get("load_before")
-    remarks = [
-        f"load before {load[0]}" if isinstance(load, list) and load else "",
-        "a short run" if result.config.short else "",
-    ]
-    remarks.append("interrupted" if result.interrupted else "")
-    return ", ".join([str(environment.get("date", "no date")), state, *filter(None, remarks)])
+def _sides(files: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The files of A and of B."""
+    if VERSUS not in files and len(files) == 2:
+        files = [files[0], VERSUS, files[1]]
+    middle = files.index(VERSUS) if VERSUS in files else 0
+    a, b = files[:middle], files[middle + 1 :]
+    if not a or not b or VERSUS in b:
+        raise SettingError("name two files, or the files of A, then --, then the files of B: compare a*.json -- b*.json")
+    for side in (a, b):
+        if twice := [name for name, count in Counter(str(Path(name).resolve()) for name in side).items() if count > 1]:
+            raise SettingError(
+                f"{twice[0]} stands twice on one side: one run counted as two says nothing of the spread between runs"
+            )
+    return list(map(Path, a)), list(map(Path, b))
 
 
-def _differences_table(changed: Sequence[Sequence[Any]]) -> Table:
-    table = Table(title="What differs", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "A", "B"):
-        table.add_column(heading, overflow="fold")
-    for name, *values in changed:
-        table.add_row(name, *("–" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values))
-    return table
-
-
-def _ratio_table(ratios: Sequence[Ratio]) -> Table:
-    table = Table(title="Seconds per epoch, medians", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("engine", style="bold", no_wrap=True)
-    for heading in ("A", "B", "B / A", "95% interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in ratios:
-        times = ["–" if seconds is None else f"{seconds:.4f}" for seconds in row.seconds]
-        ratio = "–" if row.ratio is None else f"{row.ratio:.3f}"
-        interval = "–" if row.interval is None else "{:.3f}–{:.3f}".format(*row.interval)
-        table.add_row(row.label, *times, ratio, interval, row.verdict or "–")
-    return table
+def _exit_code(comparison: Comparison, slower: bool, verdict_wanted: bool) -> int:
+    if slower:
+        return DIFFERENT
+    timed = [ratio for ratio in comparison.results if any(ratio.seconds)]
+    undecided = [ratio for ratio in timed if ratio.verdict is None]
+    if verdict_wanted:
+        return UNDECIDED if undecided or not timed else OK
+    return OK if any(ratio.ratio for ratio in timed) else UNDECIDED

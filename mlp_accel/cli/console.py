@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +13,28 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mlp_accel.backends.paths import AUTO
+from mlp_accel.bench.output.markdown import markdown_lines, markdown_table
 from mlp_accel.files import end_quietly
 from mlp_accel.training.history import History
 
+TEXT, MARKDOWN = FORMATS = ("text", "markdown")
+
 
 class OutputConsole(Console):
-    """Ends quietly when nobody reads it any more."""
+    """Ends quietly when nobody reads it any more, and shows what would command the terminal instead of sending it there."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Called by rich for every text that is printed, also within a table."""
+        return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
         """Called by rich when a pipe is closed at the other end."""
         end_quietly()
+
+
+def printable(text: str) -> str:
+    """`text` with escape sequences, control characters and turned writing directions as what stands for them in Python."""
+    return "".join(char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text)
 
 
 def output_console(json_file: str | None) -> Console:
@@ -46,6 +58,18 @@ def print_table(console: Console, table: Table) -> None:
         console.print(f"{name}:", style="bold")
         for heading, value in zip(headings[1:], values, strict=True):
             console.print(f"  {heading}: {value}")
+
+
+def show(console: Console, form: str, *parts: Table | Sequence[str] | None) -> None:
+    """Tables and lists of lines, one after the other, in one of `FORMATS`; nothing for a part that is None or empty."""
+    for part in parts:
+        if form == MARKDOWN and part:
+            console.print(f"{markdown_table(part) if isinstance(part, Table) else markdown_lines(part)}\n")
+        elif isinstance(part, Table):
+            print_table(console, part)
+        else:
+            for line in part or ():
+                console.print(line)
 
 
 def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, float]] | None = None) -> str:

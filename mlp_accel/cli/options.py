@@ -62,6 +62,7 @@ WeightDecay = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Of initial weights and sample order  [default: 0]", show_default=False)]
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture: .png, .svg or .pdf")]
+Format = Annotated[str, typer.Option("--format", help="text, or markdown for a pull request or a job summary")]
 
 
 Options = TypeVar("Options")
@@ -173,6 +174,24 @@ def find_path(option: str | None, names: Sequence[str], named: bool) -> tuple[st
         raise SettingError(f"no path {path!r} of {', '.join(lacking)}, asked for by {source}: {choices}")
     note = f"without {', '.join(lacking)}: no path {path!r} there, which {source} asks for" if lacking else None
     return path, [name for name in names if name not in lacking], note
+
+
+def parse_share(text: str, option: str, what: str) -> float:
+    """The number of a text such as ``3%`` or ``0.03``.
+
+    Raises
+    ------
+    SettingError
+        If it is no share between 0 and 1; names the option.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 < value < 1:
+        raise SettingError(f"{text!r} from {option} is no {what} between 0% and 100%; write for example 3% or 0.03")
+    return value
 
 
 def _chosen(names: str, peers: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from tests.cli.commands import assert_clear_error, run
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "tests" / "data" / "bench_schema_1.json"
+CURRENT = ROOT / "benchmarks" / "results" / "bench.json"
 
 
 def test_compare_says_what_differs_before_it_gives_ratios(tmp_path: Path) -> None:
@@ -40,6 +41,81 @@ def test_compare_says_what_differs_before_it_gives_ratios(tmp_path: Path) -> Non
 def test_compare_names_a_wrong_file(tmp_path: Path) -> None:
     assert_clear_error(run("compare", BENCH, tmp_path / "no.json"), 2, "no.json", "cannot be read")
     assert_clear_error(run("compare", ROOT / "README.md", BENCH), 2, "README.md", "is not JSON")
+
+
+def files_of_runs(folder: Path, side: str, times: float, spread: float = 0.01) -> list[Path]:
+    """Five files as `bench` would write them, whose engine takes so long."""
+    paths = []
+    for number in range(5):
+        content = json.loads(CURRENT.read_text())
+        for row in content["results"]:
+            if row["epoch_seconds"]:
+                row["epoch_seconds"] = {"samples": [times * (1 + spread * number) for _ in range(5)]}
+        paths.append(folder / f"{side}{number}.json")
+        paths[-1].write_text(json.dumps(content))
+    return paths
+
+
+def test_compare_of_several_files_a_side_fails_with_evidence_alone(tmp_path: Path) -> None:
+    a, b = files_of_runs(tmp_path, "a", 1.0), files_of_runs(tmp_path, "b", 1.1)
+    result = run("compare", *a, "--", *b, "--fail-above", "5%", "--json", tmp_path / "c.json")
+    assert result.returncode == 1, result.stderr
+    assert "numpy loop: slower by 10.0%, above 5.0% (p = 0.004)" in result.stdout
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert (comparison["schema"], comparison["files"], len(comparison["a"])) == (3, [5, 5], 5)
+    assert {row["verdict"] for row in comparison["results"] if row["ratio"]} == {"B is slower"}
+    assert run("compare", "--fail-above", "15%", *a, "--", *b).returncode == 0, "10 % is less than 15 %"
+    assert run("compare", "--fail-above", "5%", *b, "--", *a).returncode == 0
+    assert run("compare", *a, "--", *b).returncode == 0, "nobody has asked for a verdict"
+    few = run("compare", *a[:2], "--", *b[:2], "--fail-above", "5%")
+    assert few.returncode == 4
+    assert "2 and 2 files can never reach p < 0.01" in few.stdout
+
+
+def test_compare_as_markdown(tmp_path: Path) -> None:
+    a, b = files_of_runs(tmp_path, "a", 1.0), files_of_runs(tmp_path, "b", 1.1)
+    result = run("compare", *a, "--", *b, "--format", "markdown")
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| numpy loop |")]
+    assert rows == ["| numpy loop | 1.0199 | 1.1219 | 1.100 | 1.075–1.125 | 0.004 | B is slower |"]
+    assert "| engine | A | B | B / A | 95% interval | p | verdict |" in result.stdout.splitlines()
+    assert "- environments and settings are the same" in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([BENCH], ["name two files", "compare a*.json -- b*.json"]),
+        ([BENCH, BENCH, BENCH], ["name two files"]),
+        ([BENCH, "--"], ["name two files"]),
+        ([BENCH, "--", BENCH, "--", BENCH], ["name two files"]),
+        ([BENCH, BENCH, "--", BENCH], ["stands twice on one side"]),
+        ([BENCH, BENCH, "--fail-above", "5"], ["'5' from --fail-above", "3% or 0.03"]),
+        ([BENCH, BENCH, "--format", "html"], ["unknown format 'html'", "text, markdown"]),
+    ],
+    ids=lambda value: " ".join(Path(str(part)).name for part in value),
+)
+def test_compare_says_what_was_wrong(arguments: list[str], words: list[str]) -> None:
+    assert_clear_error(run("compare", *arguments), 2, *words)
+
+
+def test_what_stands_in_a_file_commands_no_terminal(tmp_path: Path) -> None:
+    foreign = json.loads(CURRENT.read_text())
+    foreign["environment"]["cpu"] = "\x1b]0;title\x07\x1b[2J\u202ecpu"
+    foreign["results"][0]["name"] = "\x1b[31m$numpy|[link](http://x)"
+    (tmp_path / "b.json").write_text(json.dumps(foreign))
+    for form in ("text", "markdown"):
+        result = run("compare", CURRENT, tmp_path / "b.json", "--format", form)
+        assert result.returncode == 0, result.stderr
+        assert "\x1b" not in result.stdout
+        assert "\u202e" not in result.stdout
+        assert "\\x1b" in result.stdout.replace("\\\\", "\\")
+    assert "\\[link\\](http" in result.stdout, "no link of theirs"
+    (tmp_path / "b.json").write_text(
+        '{"schema": 2, "environment": {}, "config": {"\\u001b[2J": 3, "batch_size": "\\u001b[2J"}, "results": []}'
+    )
+    result = run("compare", CURRENT, tmp_path / "b.json")
+    assert_clear_error(result, 2, "config.batch_size must be a whole number", "\\x1b[2J")
+    assert "\x1b" not in result.stderr
 
 
 def test_compare_of_nothing_that_has_times_is_inconclusive(tmp_path: Path) -> None:

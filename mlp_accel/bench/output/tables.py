@@ -21,7 +21,7 @@ def bench_table(result: Result) -> Table:
     config = result.config
     where = "MNIST" if config.data == "mnist" else config.data
     title = f"{where}, {config.network} {config.activation}, batch {config.batch_size}, {config.dtype}, {config.threads} threads"
-    table = _plain_table(f"Seconds per epoch: {title}", "engine")
+    table = plain_table(f"Seconds per epoch: {title}", "engine")
     for column in columns_of(Output.TERMINAL):
         table.add_column(column.heading, justify="right", no_wrap=True)
     for run in result.results:
@@ -35,7 +35,7 @@ def bench_table(result: Result) -> Table:
 def sweep_table(sweep: Sweep) -> Table:
     """Median epoch times, a row for each value that was swept and a column for each engine."""
     what = PARAMETERS[sweep.parameter]
-    table = _plain_table(f"Seconds per epoch by {what}", what)
+    table = plain_table(f"Seconds per epoch by {what}", what)
     rows = {cell.value: {run.label: run for run in cell.results} for cell in sweep.cells}
     names = list(dict.fromkeys(name for runs in rows.values() for name in runs))
     for name in names:
@@ -74,9 +74,7 @@ def _reasons(found: PassedOver | Run) -> str:
 
 def roofline_table(found: Sequence[Roofline]) -> Table:
     """The ops of a step on each backend, and how much of what the device can do at their ratio of arithmetic to memory."""
-    table = _plain_table(
-        "Roofline of the ops of a step; above 100 % the arrays are in the cache, which is faster than memory", "op"
-    )
+    table = plain_table("Roofline of the ops of a step; above 100 % the arrays are in the cache, which is faster than memory", "op")
     for heading in ("µs", "GFLOP/s", "GB/s", "of the limit"):
         table.add_column(heading, justify="right", no_wrap=True)
     for backend in found:
@@ -110,7 +108,7 @@ def bench_notes(result: Result) -> list[str]:
 
 def until_table(until: Until, result: Result) -> Table:
     """How long each engine took to an accuracy."""
-    table = _plain_table(until_title(until, result), "engine")
+    table = plain_table(until_title(until, result), "engine")
     for column in COLUMNS:
         table.add_column(column.heading, justify="right", no_wrap=True)
     for found in until.results:
@@ -121,7 +119,8 @@ def until_table(until: Until, result: Result) -> Table:
     return table
 
 
-def _plain_table(title: str, first: str) -> Table:
+def plain_table(title: str, first: str) -> Table:
+    """An empty table in the form that all have, with its first column, which names the rows."""
     table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column(first, style="bold", no_wrap=True)
     return table
