@@ -14,6 +14,10 @@ import numpy as np
 import mlp_accel
 from mlp_accel.backends.threads import available_cores, cgroup_cores, thread_pools
 
+HOST_VARIABLE = "MLP_ACCEL_HOST"
+"""A name for this machine. Two that are alike to the eye can be told apart by it; without it nothing is written, for names of hosts
+are nobody else's business."""
+
 ENVIRONMENT_VARIABLES = (
     "MLP_ACCEL_BACKEND",
     "MLP_ACCEL_CACHE_DIR",
@@ -43,7 +47,9 @@ def environment() -> dict[str, Any]:
     are in the rows of their engines.
     """
     commit, dirty = _git_state(Path(mlp_accel.__file__).parent)
+    host = os.environ.get(HOST_VARIABLE, "").strip()
     return {
+        **({"host": host} if host else {}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
         "cores": available_cores(),

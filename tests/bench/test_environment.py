@@ -28,6 +28,12 @@ def test_it_names_what_a_time_depends_on(monkeypatch: pytest.MonkeyPatch) -> Non
     json.dumps(report)
 
 
+def test_a_machine_has_the_label_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "host" not in environment(), "names of hosts are not written unasked"
+    monkeypatch.setenv("MLP_ACCEL_HOST", "rack 3")
+    assert environment()["host"] == "rack 3"
+
+
 def test_the_governors_of_all_cores_are_read(tmp_path: Path) -> None:
     assert frequency_governor(tmp_path) is None
     for core, governor in enumerate(["powersave", "performance", "powersave"]):
