@@ -123,7 +123,7 @@ def machine(result: Result) -> dict[str, Any]:
 
 def work(result: Result) -> dict[str, Any]:
     """The settings that say what is computed."""
-    return {name: value for name, value in result.config.to_dict().items() if name in WORK}
+    return {name: getattr(result.config, name) for name in WORK}
 
 
 def _not_comparable(results: Sequence[Result]) -> str | None:
@@ -133,7 +133,7 @@ def _not_comparable(results: Sequence[Result]) -> str | None:
     if differing := [name for name in known if any(found[name] != machines[0][name] for found in machines)]:
         return f"different machines ({', '.join(differing)}): their ratios tell of the machines, not of the code"
     works = [work(result) for result in results]
-    if differing := [name for name in WORK if any(found.get(name) != works[0].get(name) for found in works)]:
+    if differing := [name for name in WORK if any(found[name] != works[0][name] for found in works)]:
         return f"different work ({', '.join(differing)}): their ratios tell of the work, not of the code"
     return None
 

@@ -16,7 +16,7 @@ from mlp_accel.bench.record import RecordError
 from mlp_accel.bench.results import SCHEMA, Result, label
 from mlp_accel.errors import MlpAccelError
 
-__all__ = ["SCHEMA", "ResultFileError", "label", "read_result", "result_of", "up_to_date"]
+__all__ = ["SCHEMA", "ResultFileError", "label", "parse_result", "read_result", "result_of", "up_to_date"]
 
 MAX_DEPTH, MAX_DIGITS = 40, 18
 """Of objects within each other, and of a whole number: it fits into 64 bits."""
@@ -42,7 +42,7 @@ class ResultFileError(MlpAccelError, ValueError):
 
 
 def read_result(path: Path) -> Result:
-    """A result file of `mlp-accel bench`, checked as far as a comparison needs it, and brought up to date.
+    """A result file of `mlp-accel bench`, checked and brought up to date.
 
     Raises
     ------
@@ -50,25 +50,38 @@ def read_result(path: Path) -> Result:
         If it cannot be read or is something else.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_float, parse_int=_int)
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ResultFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return parse_result(content, str(path))
+
+
+def parse_result(content: bytes, where: str) -> Result:
+    """The result that a file holds, checked and brought up to date; `where` is what the file is called in messages.
+
+    Raises
+    ------
+    ResultFileError
+        If it is something else.
+    """
+    try:
+        result = json.loads(content.decode("utf-8"), parse_constant=_no_number, parse_float=_float, parse_int=_int)
         _check_text(result)
-    except OSError as error:
-        raise ResultFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{path}: is not JSON ({error}); {EXPECTED}") from error
+        raise ResultFileError(f"{where}: is not JSON ({error}); {EXPECTED}") from error
     if not isinstance(result, dict) or "schema" not in result:
-        raise ResultFileError(f"{path}: has no field schema; {EXPECTED}")
+        raise ResultFileError(f"{where}: has no field schema; {EXPECTED}")
     if type(result["schema"]) is not int or result["schema"] not in (1, SCHEMA):
-        raise ResultFileError(f"{path}: has the schema {result['schema']!r:.40}; this version reads schema 1 and {SCHEMA}")
+        raise ResultFileError(f"{where}: has the schema {result['schema']!r:.40}; this version reads schema 1 and {SCHEMA}")
     for name, kind in {"environment": dict, "config": dict, "results": list}.items():
         if not isinstance(result.get(name), kind):
-            raise ResultFileError(f"{path}: the field {name} is missing or is no {kind.__name__}; {EXPECTED}")
+            raise ResultFileError(f"{where}: the field {name} is missing or is no {kind.__name__}; {EXPECTED}")
     try:
         return result_of(result)
     except RecordError as error:
-        raise ResultFileError(f"{path}: {error}; {EXPECTED}") from error
+        raise ResultFileError(f"{where}: {error}; {EXPECTED}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # what is brought up to date is not checked yet
-        raise ResultFileError(f"{path}: is no result of schema {result['schema']} ({error}); {EXPECTED}") from error
+        raise ResultFileError(f"{where}: is no result of schema {result['schema']} ({error}); {EXPECTED}") from error
 
 
 def result_of(content: Object) -> Result:

@@ -14,10 +14,12 @@ import typer
 import mlp_accel
 from mlp_accel.cli.ab import ab
 from mlp_accel.cli.bench import bench
+from mlp_accel.cli.bisect import bisect
 from mlp_accel.cli.compare import SidesCommand, compare
 from mlp_accel.cli.console import printable
 from mlp_accel.cli.doctor import doctor
 from mlp_accel.cli.train import train
+from mlp_accel.cli.trend import trend
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
 from mlp_accel.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import discard_output, flush_output
@@ -35,7 +37,7 @@ app = typer.Typer(
 ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What asks a process to end; Windows has one of them."""
 
-for command in (train, bench, compare, ab, doctor):
+for command in (train, bench, compare, ab, trend, bisect, doctor):
     app.command(cls=SidesCommand if command is compare else None)(command)
 
 

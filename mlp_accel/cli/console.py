@@ -46,6 +46,11 @@ def output_console(json_file: str | None) -> Console:
     return console
 
 
+def progress_console(json_file: str | None, form: str) -> Console:
+    """Where people read how far it is: not where JSON or Markdown goes, which stands alone."""
+    return output_console("-" if form == MARKDOWN else json_file)
+
+
 def print_table(console: Console, table: Table) -> None:
     """The table, or a block of lines for each of its rows where the terminal is too narrow for it."""
     if "…" not in "".join(segment.text for segment in console.render(table)):

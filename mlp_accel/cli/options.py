@@ -7,6 +7,7 @@ typer wants: a function with a parameter for each option.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import wraps
@@ -16,6 +17,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from mlp_accel import activations, backends
+from mlp_accel.backends import threads
 from mlp_accel.backends.paths import AUTO, LOOP, requested_path
 from mlp_accel.bench.engines.peers import PEERS
 from mlp_accel.errors import OutputError, SettingError, check_choice
@@ -192,6 +194,24 @@ def parse_share(text: str, option: str, what: str) -> float:
     if rest or not 0 < value < 1:
         raise SettingError(f"{text!r} from {option} is no {what} between 0% and 100%; write for example 3% or 0.03")
     return value
+
+
+def check_counts(launches: int, rounds: int) -> None:
+    """Raise `SettingError` for so few launches or rounds that nothing could come of them."""
+    from mlp_accel.bench.gate.paired import ALPHA, MIN_LAUNCHES, MIN_ROUNDS
+
+    if launches < MIN_LAUNCHES:
+        least = f"{MIN_LAUNCHES - 1} or fewer can never reach p < {ALPHA}, whatever they measure"
+        raise SettingError(f"--launches must be at least {MIN_LAUNCHES}; got {launches}: {least}")
+    if rounds < MIN_ROUNDS:
+        raise SettingError(f"--rounds must be at least {MIN_ROUNDS}; got {rounds}: fewer give no 95 % interval for their median")
+
+
+def gate_threads(option: int | None) -> int:
+    """Threads of builds that take turns: one, unless somebody says otherwise; several wait for each other and for others."""
+    if option is None and not os.environ.get(threads.ENVIRONMENT_VARIABLE, "").strip():
+        option = 1
+    return threads.thread_count(option, "--threads")
 
 
 def _chosen(names: str, peers: Sequence[str]) -> list[str]:
