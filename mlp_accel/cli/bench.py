@@ -113,11 +113,18 @@ class BenchOptions:
     plot: PlotFile = None
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with all figures")] = None
     json_file: JsonFile = None
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE", help="Also add the result to a folder, or to the branch git:BRANCH, for trend", show_default=False
+        ),
+    ] = None
 
 
 @command
 def bench(options: BenchOptions) -> None:
     """Measure epoch times of all backends, the loop and the fastest path of each, and check that each computes the right thing."""
+    from mlp_accel.bench.history.store import find_store
     from mlp_accel.bench.suite import Extras, run_suite
 
     if options.fused is not None:
@@ -133,6 +140,9 @@ def bench(options: BenchOptions) -> None:
     named = names[:1] if source else [name.strip() for name in (options.backend_list or "").split(",")]
     path, names, note = find_path(options.path, names, named=bool(options.backend_list or source))
     check_outputs(options.json_file, options.plot, options.html)
+    store = find_store(options.record) if options.record else None
+    if store:
+        store.check()
     threads = thread_count(options.threads, "--threads")
     dataset = datasets.load(options.data)
     config = _config(settings, dataset, threads, path)
@@ -159,9 +169,10 @@ def bench(options: BenchOptions) -> None:
         result = run_suite(names, config, extras, report, options.timeout)
     if options.json_file:
         write_json(options.json_file, result.to_dict())
+    kept = store.add(result) if store else None
     _show(result, console)
     _draw(result, options)
-    for written in (None if options.json_file == "-" else options.json_file, options.plot, options.html):
+    for written in (None if options.json_file == "-" else options.json_file, options.plot, options.html, kept):
         if written:
             console.print(f"wrote {written}")
     raise typer.Exit(_exit_code(result, named))
