@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from mlp_accel import backends
-from mlp_accel.backends import threads
 from mlp_accel.backends.paths import AUTO
-from mlp_accel.cli.console import output_console
+from mlp_accel.cli.console import FORMATS, MARKDOWN, TEXT, output_console, progress_console, show
 from mlp_accel.cli.options import (
     Activation,
     BackendList,
     BatchSize,
     Data,
     DType,
+    Format,
     Hidden,
     JsonFile,
     Momentum,
@@ -28,12 +27,15 @@ from mlp_accel.cli.options import (
     PlotFile,
     WeightDecay,
     backends_to_measure,
+    check_counts,
     check_outputs,
     command,
     find_path,
+    gate_threads,
+    parse_share,
     read_settings,
 )
-from mlp_accel.errors import SettingError
+from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.exit_codes import DIFFERENT, OK, UNAVAILABLE, UNDECIDED
 from mlp_accel.files import write_json
 from mlp_accel.training.recipes import RECIPES, Recipe
@@ -73,6 +75,7 @@ class AbOptions:
         int | None,
         typer.Option("--threads", help="CPU threads  [default: $MLP_ACCEL_NUM_THREADS, else 1, the steadiest]", show_default=False),
     ] = None
+    form: Format = TEXT
     plot: PlotFile = None
     json_file: JsonFile = None
 
@@ -83,8 +86,9 @@ def ab(options: AbOptions) -> None:
     from mlp_accel.bench.gate import builds
     from mlp_accel.environment import environment
 
-    limit = _parse_threshold(options.threshold)
-    _check_counts(options.launches, options.rounds)
+    limit = parse_share(options.threshold, "--threshold", "slowdown")
+    check_counts(options.launches, options.rounds)
+    check_choice("format", options.form, FORMATS)
     settings = read_settings(RECIPES["default"], options)
     names, source = backends_to_measure(options.backend_list)
     named = bool(options.backend_list or source)
@@ -94,7 +98,7 @@ def ab(options: AbOptions) -> None:
         **{name: getattr(settings, name) for name in SETTINGS},
         **settings.optimizer_settings(),
         "path": path or AUTO,
-        "threads": _thread_count(options.thread_option),
+        "threads": gate_threads(options.thread_option),
         "data": options.data,
         "base": options.base,
         "threshold": limit,
@@ -105,7 +109,7 @@ def ab(options: AbOptions) -> None:
     commit = builds.resolve(root, options.base)
     if not builds.has_file(root, commit, HARNESS):
         _check_older_base(options.base, settings)
-    console = output_console(options.json_file)
+    console = progress_console(options.json_file, options.form)
     console.print(f"is the working tree in {root} slower than {options.base} ({commit[:10]})?")
     if note:
         console.print(note)
@@ -118,9 +122,12 @@ def ab(options: AbOptions) -> None:
         save_figure(plot_gate(result), options.plot)
     if options.json_file:
         write_json(options.json_file, result)
-    for row in rows:
-        for line in _lines(row):
-            console.print(line)
+    if options.form == MARKDOWN:
+        from mlp_accel.bench.output.gate import gate_notes, gate_table
+
+        show(output_console(options.json_file), MARKDOWN, gate_table(result), gate_notes(result))
+    else:
+        show(console, TEXT, [line for row in rows for line in _lines(row)])
     for written in (options.plot, None if options.json_file == "-" else options.json_file):
         if written:
             console.print(f"wrote {written}")
@@ -198,31 +205,3 @@ def _check_older_base(base: str, settings: Recipe) -> None:
     if settings.activation not in OLDER_ACTIVATIONS:
         known = ", ".join(OLDER_ACTIVATIONS)
         raise SettingError(f"the base {base!r} does not know the activation {settings.activation!r}; choose one of {known}")
-
-
-def _parse_threshold(text: str) -> float:
-    number, percent, rest = text.strip().partition("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = -1.0
-    if rest or not 0 < value < 1:
-        raise SettingError(f"{text!r} from --threshold is no slowdown between 0% and 100%; write for example 3% or 0.03")
-    return value
-
-
-def _check_counts(launches: int, rounds: int) -> None:
-    from mlp_accel.bench.gate.paired import ALPHA, MIN_LAUNCHES, MIN_ROUNDS
-
-    if launches < MIN_LAUNCHES:
-        least = f"{MIN_LAUNCHES - 1} or fewer can never reach p < {ALPHA}, whatever they measure"
-        raise SettingError(f"--launches must be at least {MIN_LAUNCHES}; got {launches}: {least}")
-    if rounds < MIN_ROUNDS:
-        raise SettingError(f"--rounds must be at least {MIN_ROUNDS}; got {rounds}: fewer give no 95 % interval for their median")
-
-
-def _thread_count(option: int | None) -> int:
-    """One, unless somebody says otherwise: several threads wait for each other and for whatever else is running."""
-    if option is None and not os.environ.get(threads.ENVIRONMENT_VARIABLE, "").strip():
-        option = 1
-    return threads.thread_count(option, "--threads")
