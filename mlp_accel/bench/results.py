@@ -55,7 +55,8 @@ class Summary(Record):
         samples = cls.read_field("samples", content.get("samples"), where)
         if not samples:
             raise RecordError(f"{where} has no samples")
-        return super().from_dict({**cls.of(samples).to_dict(), **content}, where)
+        complete = content if {"median", "min", "q1", "q3"} <= content.keys() else {**cls.of(samples).to_dict(), **content}
+        return super().from_dict(complete, where)
 
 
 @dataclass(frozen=True, kw_only=True)
