@@ -5,9 +5,9 @@
     python benchmarks/history_study.py bisect          # 10 bisections over 16 commits, one of which costs 5 %: 7 minutes at most;
                                                        # run it again until it says "complete"
 
-Both run the command as a user does, in a clone of this repository with commits on top of its last one. Of the commits that are bisected
-each touches the package, one costs 5 %, and one cannot be built: never the one before the one that is looked for, because between
-these two no measurement can tell.
+Both run the command as a user does, in a clone of this repository with commits on top of its last one. Of the commits that are
+bisected each touches the package, one costs 5 %, and one cannot be built: never the one before the one that is looked for, because
+between these two no measurement can tell.
 """
 
 from __future__ import annotations

@@ -22,15 +22,16 @@ from cpu_study import data_of, say
 
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends.threads import default_threads
-from mlp_accel.bench.comparison import ratio_interval
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.engines.engine import Engine
 from mlp_accel.bench.engines.peers.jax_scan import JaxPeer, train_epoch, updated
+from mlp_accel.bench.evidence import ratio_interval
 from mlp_accel.bench.results import Summary
 from mlp_accel.datasets import load
 from mlp_accel.environment import environment
 from mlp_accel.files import write_json
-from mlp_accel.training.trainer import Trainer, order_generator
+from mlp_accel.training.snapshot import order_generator
+from mlp_accel.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "many_study.json"
 ENGINES = ("numba, together", "numba, one after another", "jax, vmap")
