@@ -17,10 +17,13 @@ import numpy.typing as npt
 from mlp_accel.backends.arrays import Array, is_sparse
 from mlp_accel.backends.base import Backend
 
+TENSORS = ("torch", "jax", "jaxlib", "cupy", "cupyx")
+"""Libraries whose arrays may lie on a GPU."""
+
 logger = logging.getLogger("mlp_accel")
 
 
-def as_samples(x: Any, backend: Backend, n_in: int) -> Any:
+def as_samples(x: Any, backend: Backend, n_in: int, names: Sequence[str] | None = None) -> Any:
     """Samples as an array of the backend, or a sparse matrix as a CSR matrix of the backend's dtype, which stays on the host.
 
     What lies on a GPU stays there, if the backend computes there.
@@ -31,6 +34,8 @@ def as_samples(x: Any, backend: Backend, n_in: int) -> Any:
         uint8 stays as it is, and means pixels; everything else becomes the backend's floating dtype.
     n_in : int
         Values per sample that there must be.
+    names : sequence of str, optional
+        Of the columns, for messages; by default those of a frame.
 
     Raises
     ------
@@ -48,7 +53,7 @@ def as_samples(x: Any, backend: Backend, n_in: int) -> Any:
         result = backend.asarray(given)
     if result.dtype not in (backend.xp.uint8, backend.float_dtype):
         result = backend.xp.astype(result, backend.float_dtype)
-    check_finite(result, x, backend.xp)
+    check_finite(result, x, column_names(x) if names is None else names, backend.xp)
     if isinstance(given, np.ndarray) and isinstance(result, np.ndarray) and not np.may_share_memory(given, result):
         logger.info("the samples, %s in C order: %s, are copied to plain %s", given.dtype, given.flags.c_contiguous, result.dtype)
     return result
@@ -130,6 +135,11 @@ def in_library_of(x: Any, values: npt.NDArray[Any]) -> Any:
     return values
 
 
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is of a library that may have it on a GPU."""
+    return library_of(x) in TENSORS
+
+
 def library_of(x: Any) -> str:
     """The name of the package that the type of `x` is from, such as ``"torch"``."""
     return type(x).__module__.partition(".")[0]
@@ -141,23 +151,21 @@ def column_names(x: Any) -> list[str] | None:
     return None if columns is None else [str(name) for name in columns]
 
 
-def check_finite(x: Array, given: Any = None, xp: Any = np) -> None:
+def check_finite(x: Array, given: Any, names: Sequence[str] | None = None, xp: Any = np) -> None:
     """Refuse values that are NaN or infinite; ValueError, which names the first one, its row and its column.
 
     Parameters
     ----------
     x : array (n, n_in)
         Of the array module `xp`.
-    given : array-like, optional
-        What `x` was made from: its values and the names of its columns stand in the message.
+    given : array-like
+        What `x` was made from: its values, and the `names` of its columns, stand in the message.
     """
     # One sum, in which nothing that is not finite gets lost, takes a fraction of the time of looking at each value.
     if not xp.isdtype(x.dtype, "real floating") or not x.size or bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x))):
         return
     row, column = (int(index[0]) for index in xp.nonzero(~xp.isfinite(x)))
-    source = x if given is None else given
-    value = np.asarray(on_host(source))[row, column] if not is_sparse(source) else x[row, column]
-    raise ValueError(_not_finite(value, str(x.dtype), row, column, column_names(source)))
+    raise ValueError(_not_finite(np.asarray(on_host(given))[row, column], str(x.dtype), row, column, names))
 
 
 def _not_finite(value: Any, dtype: str, row: int, column: int, names: Sequence[str] | None) -> str:

@@ -60,8 +60,10 @@ class Backend:
     takes_device : bool
         It can compute on one of several devices: ``name:1`` means the second one, and `probe` and the constructor have the argument
         ``device``.
+    rows_alike : bool
+        `dense` computes every row in the same way, whatever the number of rows: its bits do not depend on the rows beside it.
     device : str
-        Where the arrays live, in words for people.
+        Where the arrays live: ``"cpu"``, or in words for people.
     selection : str
         Why `get_backend` took this one, in words for people.
     dtype : str
@@ -73,6 +75,7 @@ class Backend:
     name: ClassVar[str] = "base"
     path_names: ClassVar[tuple[str, ...]] = ()
     takes_device: ClassVar[bool] = False
+    rows_alike: ClassVar[bool] = False
     device: str = "cpu"
     selection: str = "constructed directly"
     xp: Any

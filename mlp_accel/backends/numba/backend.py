@@ -34,6 +34,7 @@ class NumbaBackend(Backend):
 
     name = "numba"
     path_names = ("sparse", "dense")
+    rows_alike = True
     xp: Any = np
 
     def __init__(self, dtype: str = "float32") -> None:
