@@ -19,7 +19,7 @@ FLOORS = {
     "the algorithm": ("network",),
     "backends": ("backends",),
     "data and the machine": ("datasets", "environment", "inputs"),
-    "training": ("plots", "training", "harness"),
+    "training": ("plots", "training", "harness", "onnx", "sklearn"),
     "what can be wrong": ("doctor",),
     "benchmarks": ("bench",),
     "commands": ("cli", "__main__"),
