@@ -18,6 +18,8 @@ from mlp_accel.cli.bisect import bisect
 from mlp_accel.cli.compare import SidesCommand, compare
 from mlp_accel.cli.console import printable
 from mlp_accel.cli.doctor import doctor
+from mlp_accel.cli.export import export
+from mlp_accel.cli.predict import predict
 from mlp_accel.cli.train import train
 from mlp_accel.cli.trend import trend
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
@@ -37,7 +39,7 @@ app = typer.Typer(
 ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What asks a process to end; Windows has one of them."""
 
-for command in (train, bench, compare, ab, trend, bisect, doctor):
+for command in (train, predict, export, bench, compare, ab, trend, bisect, doctor):
     app.command(cls=SidesCommand if command is compare else None)(command)
 
 
