@@ -98,6 +98,9 @@ def bench_notes(result: Result) -> list[str]:
     compiled = [f"{run.label}: {run.compiled_code}" for run in result.results if run.compiled_code]
     if compiled:
         notes.append(f"code that the cold start needed: {', '.join(compiled)}")
+    first = [f"{run.label} {run.first_start_seconds:.1f} s" for run in result.results if run.first_start_seconds is not None]
+    if first:
+        notes.append(f"first start, with empty caches: {', '.join(first)}; cold start and transfer are medians of the others")
     if config.short:
         notes.append("a short run: too few epochs to quote")
     notes += path_lines(result)
