@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from tests.cli.commands import assert_clear_error, run
 
 
 def test_bench_has_a_row_for_every_backend(clouds: Path, tmp_path: Path) -> None:
-    result = run("bench", "--data", clouds, "--epochs", 5, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    result = run(
+        "bench", "--data", clouds, "--epochs", 5, "--starts", 1, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png"
+    )
     assert result.returncode == 0, result.stderr
     content = json.loads((tmp_path / "b.json").read_text())
     assert content["schema"] == SCHEMA
@@ -212,3 +217,27 @@ def test_one_file_for_two_results_is_refused(tmp_path: Path) -> None:
     result = run("bench", "--json", path, "--plot", tmp_path / "." / "b.png")
     assert_clear_error(result, 2, "b.png is asked for twice")
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no signals to send")
+def test_a_closed_terminal_ends_bench_with_its_workers_and_temporary_folders(clouds: Path, tmp_path: Path) -> None:
+    arguments = ("bench", "--backends", "numpy", "--data", str(clouds), "--epochs", "100000", "--starts", "2")
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlp_accel", *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("epoch"))
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    process.send_signal(signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 129, errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+    assert workers.split()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers.split())
+
+
+@pytest.mark.parametrize("seconds", ["0", "nan", "inf", "1e10"])
+def test_a_timeout_that_is_no_time_is_named(seconds: str) -> None:
+    assert_clear_error(run("bench", "--timeout", seconds), 2, "--timeout must be a number of seconds between 0 and")

@@ -273,7 +273,6 @@ def test_a_backend_that_cannot_run_is_exit_3_with_reason_and_mend(clouds: Path) 
         (["bench", "--until", "95.5"], ["--until", "between 0 and 1", "95.5"]),
         (["bench", "--until", "0.9,soon"], ["'0.9,soon' from --until", "0.955,0.97"]),
         (["bench", "--recipe", "notebook"], ["'notebook' from --recipe", "default, fast"]),
-        (["bench", "--timeout", "0"], ["--timeout must be a positive number"]),
         (["doctor", "--json", "/nowhere/a.json"], ["/nowhere/a.json"]),
         (["train", "--frobnicate"], ["--frobnicate"]),
         (["fly"], ["fly"]),

@@ -108,6 +108,14 @@ COLUMNS = (
         outputs=Output.TERMINAL,
         compared=_beside_the_reference,
     ),
+    Column(
+        key="first_start_seconds",
+        heading="first\nstart",
+        title="first start",
+        text="{:.2f}".format,
+        unit="s",
+        outputs=Output.HTML,
+    ),
     Column(key="cold_start_seconds", heading="cold\nstart", title="cold start", text="{:.2f}".format, unit="s"),
     Column(
         key="transfer_seconds",
