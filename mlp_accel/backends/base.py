@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mlp_accel.activations import Activation
 from mlp_accel.backends.arrays import Array, Params, Slots
-from mlp_accel.backends.memory import Arena
+from mlp_accel.backends.memory import Arena, free_memory
 from mlp_accel.backends.pace import Pace
 from mlp_accel.backends.paths import EpochPath, Task
 from mlp_accel.errors import check_choice
@@ -120,6 +120,10 @@ class Backend:
     def versions(self) -> dict[str, str]:
         """What the speed of this backend depends on: libraries, threading layer, driver."""
         return {}
+
+    def free_memory(self) -> int:
+        """Bytes of memory that networks can still get where they are trained."""
+        return free_memory()
 
     @property
     def paths(self) -> Sequence[EpochPath]:

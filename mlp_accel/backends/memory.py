@@ -1,9 +1,29 @@
-"""Memory of one step of training that the next step uses again."""
+"""How much memory is free, and memory of one step of training that the next step uses again."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+_MEMORY = Path("/proc/meminfo")
+UNKNOWN = 2**31
+"""Bytes that are taken to be free where the system does not say."""
+
+
+def free_memory(report: Path = _MEMORY) -> int:
+    """Bytes of the host's memory that programs can still get, what the system keeps of files included."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", report.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        return 1024 * int(found.group(1))
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return UNKNOWN
 
 
 class Arena:

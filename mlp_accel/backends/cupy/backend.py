@@ -97,6 +97,9 @@ class CupyBackend(Backend):
             "tf32": "on" if self.gpu.tf32 else "off",
         }
 
+    def free_memory(self) -> int:
+        return self.gpu.memory()[0]
+
     # Moving data --------------------------------------------------------------------------------------------------------------
 
     def asarray(self, array: Any) -> Array:
