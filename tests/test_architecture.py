@@ -22,6 +22,7 @@ FLOORS = {
     "training": ("plots", "training", "harness", "onnx", "sklearn"),
     "what can be wrong": ("doctor",),
     "benchmarks": ("bench",),
+    "many networks": ("tune",),
     "commands": ("cli", "__main__"),
 }
 """From the ground up. A module belongs to the longest name that fits it; the package's own ``__init__`` may name any of them."""

@@ -22,6 +22,7 @@ from mlp_accel.cli.export import export
 from mlp_accel.cli.predict import predict
 from mlp_accel.cli.train import train
 from mlp_accel.cli.trend import trend
+from mlp_accel.cli.tune import tune
 from mlp_accel.errors import BackendUnavailableError, MlpAccelError, OutputError
 from mlp_accel.exit_codes import INTERNAL_ERROR, INTERRUPTED, TRAINING_FAILED, UNAVAILABLE, WRONG_USAGE
 from mlp_accel.files import discard_output, flush_output
@@ -39,7 +40,7 @@ app = typer.Typer(
 ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What asks a process to end; Windows has one of them."""
 
-for command in (train, predict, export, bench, compare, ab, trend, bisect, doctor):
+for command in (train, predict, export, tune, bench, compare, ab, trend, bisect, doctor):
     app.command(cls=SidesCommand if command is compare else None)(command)
 
 
