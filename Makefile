@@ -11,10 +11,12 @@ empty :=
 comma := ,
 with = $(if $(strip $(1) $(CUDA)),[$(subst $(empty) $(empty),$(comma),$(strip $(1) $(CUDA)))])
 
-.PHONY: help bench test test-lowest lint regress lock dist clean
+.PHONY: help bench test test-lowest lint docs linkcheck regress lock dist clean
 help:
 	@echo "make bench   epoch times of every backend, as a table and as bench.png (options: make bench ARGS='--hidden 256,128')"
 	@echo "make test    the test suite (options: make test ARGS='-k network')"
+	@echo "make docs    the documentation, in docs/_build/html; the notebook is executed, a warning is an error"
+	@echo "make linkcheck   whether the links in it lead somewhere, those to other sites too where there is a network"
 	@echo "make lint    format, lint and types"
 	@echo "make regress BASE=main   is the working tree slower than that commit? (options: ARGS='--backends numba')"
 	@echo "make test-lowest  the same with the oldest versions that pyproject.toml allows"
@@ -42,6 +44,15 @@ lint: $(VENV)/dev-ready
 	$(BIN)/shellcheck .ci/run docker/try.sh
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint docker/Dockerfile; else echo "hadolint is not to be had here: docker/Dockerfile is not checked"; fi
 
+# The commands whose --help stands in the pages are those of this environment.
+SPHINX = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs
+docs: $(VENV)/docs-ready
+	$(SPHINX) --builder html docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+linkcheck: $(VENV)/docs-ready
+	$(SPHINX) --builder linkcheck docs/_build/linkcheck
+
 # Exact versions with hashes, for every Python and system we support. uv resolves for all of them at once; pip installs them.
 LOCK = $(BIN)/uv pip compile --quiet --no-emit-index-url --custom-compile-command "make lock" --upgrade
 LOCK_ALL = $(LOCK) --universal --python-version 3.11 --generate-hashes
@@ -64,7 +75,7 @@ regress: $(VENV)/bench-ready
 	$(BIN)/mlp-accel ab --base $(BASE) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest bench.png bench.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest bench.png bench.json build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bench-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.$(call with,)'
@@ -72,6 +83,10 @@ $(VENV)/bench-ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/test-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.$(call with,test)'
+	@touch $@ $(VENV)/bench-ready
+
+$(VENV)/docs-ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.$(call with,docs)'
 	@touch $@ $(VENV)/bench-ready
 
 $(VENV)/dev-ready: pyproject.toml | $(BIN)/python

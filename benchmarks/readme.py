@@ -1,8 +1,9 @@
-"""Write the figures of the README from the result files.
+"""Write the figures of the README and of docs/ from the result files.
 
     python benchmarks/readme.py
 
-Each figure stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a test fails if it is not what this would write.
+Each figure stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; charts are SVG files in ``docs/charts``. A test fails if one of
+them is not what this would write.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from charts import draw
 
 from mlp_accel.bench.output.columns import Output, cells, columns_of
 from mlp_accel.bench.output.columns import seconds as in_digits
@@ -24,6 +26,19 @@ from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+CHARTS = ROOT / "docs" / "charts"
+
+KINDS = {
+    "mnist": "MNIST, uint8",
+    "mnist-float32": "MNIST as floats",
+    "half": "images, half of the values not zero",
+    "table": "100,000 × 54 floats",
+    "wide": "20,000 × 2,000 floats",
+}
+"""Kinds of data of the CPU study, in words."""
+
+CHARTED = "32 tanh/128/2"
+"""The network, batch size and threads of the cells that are drawn."""
 
 
 def epoch_times() -> str:
@@ -183,15 +198,8 @@ def kinds_of_data() -> str:
     if not (RESULTS / "cpu_study.json").exists():
         return "Not recorded yet."
     cells = _read("cpu_study.json")["cells"]
-    kinds = {
-        "mnist": "MNIST, uint8",
-        "mnist-float32": "MNIST as floats",
-        "half": "images, half of the values not zero",
-        "table": "100,000 × 54 floats",
-        "wide": "20,000 × 2,000 floats",
-    }
     lines = ["| data, batch 128 | 32 units | 128 units | 512 units |", "|---|---|---|---|"]
-    for kind, name in kinds.items():
+    for kind, name in KINDS.items():
         found = [cells.get(f"{kind} {hidden} tanh/128/2") for hidden in (32, 128, 512)]
         lines.append(f"| {name} | {' | '.join(_against_peer(cell) for cell in found)} |")
     return "\n".join([*lines, "", "Time of that library / time of the path that is named; by `python benchmarks/cpu_study.py`."])
@@ -216,7 +224,54 @@ def neighbours_study() -> str:
     return "\n".join(lines)
 
 
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+def many_study() -> str:
+    """Several networks at once."""
+    study = _read("many_study.json")
+    kinds = study["kinds"]
+    lines = [_line(["s", *(KINDS[kind] for kind in kinds)]), "|---" * (1 + len(kinds)) + "|"]
+    for engine in next(iter(kinds.values()))["seconds"]:
+        lines.append(_line([engine, *(f"{found['seconds'][engine]['median']:.2f}" for found in kinds.values())]))
+    return "\n".join([*lines, "", f"{study['networks']} networks. {_machine(study['environment'], study['threads'])}."])
+
+
+def epoch_chart() -> str:
+    """Where the chart of the README was measured."""
+    cell = result_of(_read("cpu_study.json")["cells"][f"mnist {CHARTED}"])
+    config = cell.config
+    setting = f"a hidden layer of {config.layer_sizes[1]} {config.activation}, batch {config.batch_size}, {config.dtype}"
+    return f"Milliseconds per epoch, medians: {setting}; {_machine(cell.environment, config.threads)}."
+
+
+def where_it_was_measured() -> str:
+    """What runs where, and what of it has been measured."""
+    environments = [_read(file.name)["environment"] for file in sorted(RESULTS.glob("*.json")) if file.name != "cpu_study.json"]
+    cpus = ", ".join(dict.fromkeys(f"{found['cpu']}, {found['cores']} cores" for found in environments))
+    gpus = ", ".join(dict.fromkeys(gpu.split(",")[0] for found in environments for gpu in found["gpu"]))
+    rows = [
+        ("x86-64 CPU", "`numpy`, `numba`: vectors as wide as the CPU has them, as many threads as cores are granted", cpus),
+        ("other CPU", "`numpy`, `numba`", ""),
+        ("NVIDIA GPU, compute capability 9.0", "`cupy`: all paths", gpus),
+        ("NVIDIA GPU, compute capability 8.0 and newer", "`cupy`: `graph`, `steps`, `loop`", ""),
+        ("older NVIDIA GPU that CuPy knows", "`cupy`: `loop`", ""),
+        ("other GPU", "nothing: it runs on the CPU", "–"),
+    ]
+    lines = ["| machine | what runs | measured on |", "|---|---|---|"]
+    return "\n".join([*lines, *(_line([machine, what, where or "not measured"]) for machine, what, where in rows)])
+
+
+def _machine(environment: dict[str, Any], threads: int) -> str:
+    where = f"{threads} threads on {environment['cpu']} ({environment['cores']} cores, shared with other work)"
+    return f"{where}; commit {environment['commit'][:10]}; {environment['date'][:10]}"
+
+
+def charts() -> dict[Path, str]:
+    """Every chart, by its file."""
+    cells = {kind: _read("cpu_study.json")["cells"][f"{kind} {CHARTED}"] for kind in KINDS if kind != "mnist-float32"}
+    results = {KINDS[kind]: result_of(cell) for kind, cell in cells.items()}
+    return {CHARTS / name: text for name, text in draw(results, result_of(_read("until.json"))).items()}
+
+
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
 FIGURES = (
     epoch_times,
     notebook_study,
@@ -227,6 +282,9 @@ FIGURES = (
     epoch_profile,
     kinds_of_data,
     neighbours_study,
+    many_study,
+    epoch_chart,
+    where_it_was_measured,
 )
 
 
@@ -266,3 +324,6 @@ def _read(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     for document in DOCUMENTS:
         write_text(document, fill(document.read_text()))
+    CHARTS.mkdir(exist_ok=True)
+    for file, drawing in charts().items():
+        write_text(file, drawing)

@@ -55,7 +55,7 @@ class Task:
     activation : Activation
         Activation of the hidden layers.
     gradient : {"exact", "notebook"}
-        See `mlp_accel.network.backward`.
+        See `mlp_accel.backward`.
     rule : Rule
         What the optimiser does with a parameter.
     networks : int
