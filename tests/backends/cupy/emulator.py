@@ -70,9 +70,18 @@ def need_compiler() -> str:
     return compiler
 
 
+FOLDER_VARIABLE = "EMULATED_KERNELS"
+"""Names the folder of compiled kernels, for processes that share it; by default each has one of its own for as long as it runs."""
+
+
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mlp-accel-cuda-")
+
+
+def _folder() -> Path:
+    shared = os.environ.get(FOLDER_VARIABLE)
+    return Path(shared or _own_folder().name)
 
 
 class Program:
@@ -124,12 +133,15 @@ class Program:
 def _build(code: str, options: tuple[str, ...]) -> Any:
     compiler = need_compiler()
     name = hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    text, library = Path(_folder().name) / f"{name}.cpp", Path(_folder().name) / f"{name}.so"
+    text, library = _folder() / f"{name}.{os.getpid()}.cpp", _folder() / f"{name}.so"
+    if library.exists():
+        return ctypes.CDLL(str(library))
     exports = "".join(f"SHIM_EXPORT({kernel})\n" for kernel in kernels(code))
     text.write_text(f'#include "shim.h"\n{code}\n{exports}')
-    command = [compiler, *FLAGS, "-I", str(HERE), *options, "-o", str(library), str(text)]
+    command = [compiler, *FLAGS, "-I", str(HERE), *options, "-o", str(text.with_suffix(".so")), str(text)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    text.with_suffix(".so").rename(library)
     return ctypes.CDLL(str(library))
 
 

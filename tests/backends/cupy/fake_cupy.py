@@ -6,6 +6,9 @@ have no size of their own.
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +21,7 @@ from tests.backends.cupy.emulator import DEFAULT, Emulation, Program
 H200 = {"capability": "90", "shared_limit": 232_448}
 A100 = {"capability": "80", "shared_limit": 166_912}
 GIB = 2**30
+ILLEGAL_ADDRESS = "cudaErrorIllegalAddress: an illegal memory access was encountered"
 
 
 class ndarray(np.ndarray[Any, Any]):  # noqa: N801 - CuPy's name
@@ -33,6 +37,10 @@ class OutOfMemoryError(MemoryError):
 
 
 class CUDADriverError(RuntimeError):
+    """As of CuPy."""
+
+
+class CUDARuntimeError(RuntimeError):
     """As of CuPy."""
 
 
@@ -107,6 +115,10 @@ class FakeCupy(ModuleType):
         Devices that were the current one of a function or a launch.
     fail : dict
         Kernel or ``"compile"`` or ``"allocate"``: the error to raise there.
+    faults : dict
+        Kernel or ``"context"``: what becomes of it. ``"nan"``: its results; ``"hang"``; ``"memory"``: there is too little;
+        ``"crash"`` of the process; ``"sticky"``: an error after which the context of this process is dead; ``"busy"``: another
+        process has the GPU for itself.
     """
 
     ndarray = ndarray
@@ -114,11 +126,18 @@ class FakeCupy(ModuleType):
     __version__ = "14.2.0"
 
     def __init__(
-        self, capability: str = "90", shared_limit: int = 232_448, devices: int = 1, emulation: Emulation = DEFAULT
+        self,
+        capability: str = "90",
+        shared_limit: int = 232_448,
+        devices: int = 1,
+        emulation: Emulation = DEFAULT,
+        faults: dict[str, str] | None = None,
     ) -> None:
         super().__init__("cupy")
         self.events: list[str] = []
         self.fail: dict[str, Exception] = {}
+        self.faults = faults or {}
+        self.dead = False
         self.emulation = emulation
         self.compute_types: dict[str, int] = {}
         self.current_device = 0
@@ -147,9 +166,6 @@ class FakeCupy(ModuleType):
 
             def __exit__(self, *_: object) -> None:
                 fake.streams.pop()
-
-        class CUDARuntimeError(RuntimeError):
-            pass
 
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
@@ -184,13 +200,22 @@ class FakeCupy(ModuleType):
         def call(*arguments: Any, **keywords: Any) -> Any:
             if name in ("empty", "zeros") and "allocate" in self.fail:
                 raise self.fail["allocate"]
+            self.check_context()
             refuse_host_arrays([*arguments, *keywords.values()])
             self.used.add(self.current_device)
             return on_device(value(*arguments, **keywords))
 
         return call
 
+    def check_context(self) -> None:
+        """What every call that needs the context does first."""
+        if self.faults.get("context") == "busy":
+            raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+        if self.dead:
+            raise CUDARuntimeError(ILLEGAL_ADDRESS)
+
     def asarray(self, array: Any, dtype: Any = None, copy: bool | None = None) -> Any:
+        self.check_context()
         if not isinstance(array, ndarray):
             self.events.append("to device")
         if "allocate" in self.fail:
@@ -198,11 +223,12 @@ class FakeCupy(ModuleType):
         return on_device(np.array(array, dtype=dtype, copy=True if not isinstance(array, ndarray) else copy))
 
     def asnumpy(self, array: Any) -> npt.NDArray[Any]:
+        self.check_context()
         self.events.append("to host")
         return np.array(array).view(np.ndarray)
 
     def get_default_memory_pool(self) -> Any:
-        return SimpleNamespace(total_bytes=lambda: 0)
+        return SimpleNamespace(total_bytes=lambda: 0, free_all_blocks=lambda: None)
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         refuse_host_arrays([a, b])
@@ -230,6 +256,7 @@ class RawKernel:
         self.kernel = SimpleNamespace(ptr=1)
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+        self.cp.check_context()
         if self.name in self.cp.fail:
             raise self.cp.fail[self.name]
         assert shared_mem <= self.max_dynamic_shared_size_bytes, "CUDA_ERROR_INVALID_VALUE"
@@ -240,13 +267,31 @@ class RawKernel:
         stream = self.cp.streams[-1]
 
         def launch() -> None:
-            self.program.launch(self.name, grid[0], block[0], shared_mem, arguments, self.cp.emulation)
+            if self.name in self.cp.faults:
+                self._fail(self.cp.faults[self.name], arguments)
+            else:
+                self.program.launch(self.name, grid[0], block[0], shared_mem, arguments, self.cp.emulation)
 
         if stream.recording is not None:
             stream.recording.append(launch)
         else:
             self.cp.events.append(f"launch {self.name}")
             launch()
+
+    def _fail(self, fault: str, arguments: tuple[Any, ...]) -> None:
+        if fault == "nan":
+            for array in arguments:
+                if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+                    array[...] = np.nan
+        elif fault == "hang":
+            time.sleep(3600)
+        elif fault == "memory":
+            raise OutOfMemoryError("Out of memory allocating 47,040,000 bytes")
+        elif fault == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif fault == "sticky":
+            self.cp.dead = True
+            raise CUDARuntimeError(ILLEGAL_ADDRESS)
 
 
 __all__ = ["A100", "H200", "FakeCupy", "OutOfMemoryError"]
