@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import array_api_strict
 import numpy as np
-import numpy.typing as npt
 
-from mlp_accel.backends.base import Array, Backend
+from mlp_accel.backends.base import Backend
 from mlp_accel.backends.memory import Arena
 
 
@@ -18,25 +16,6 @@ class ReferenceBackend(Backend):
 
     name = "reference"
     xp: Any = np
-
-
-class StrictBackend(Backend):
-    """The base ops on the strict implementation of the array API, on a device that refuses silent conversion to NumPy."""
-
-    name = "strict"
-    xp: Any = array_api_strict
-    _device = array_api_strict.Device("device1")
-
-    def asarray(self, array: Any) -> Array:
-        if isinstance(array, np.ndarray):
-            array = self.xp.asarray(array, device=self._device)
-        return super().asarray(array)
-
-    def _new(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return self.xp.empty(shape, dtype=dtype, device=self._device)
-
-    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        return np.asarray(self.xp.asarray(array, device=array_api_strict.Device("CPU_DEVICE")))
 
 
 class PoisonedArena(Arena):

@@ -7,7 +7,6 @@ import operator
 from types import ModuleType
 from typing import Any
 
-import array_api_strict
 import numpy as np
 import pytest
 
@@ -17,7 +16,8 @@ from mlp_accel.backends.loop import to_backend
 from mlp_accel.network import backward, forward, init_params, loss_accuracy, sgd
 from mlp_accel.optimizers import OPTIMIZERS, find_optimizer
 from mlp_accel.training.trainer import Trainer
-from tests.reference import ReferenceBackend, StrictBackend
+from tests.reference import ReferenceBackend
+from tests.strict import StrictBackend, array_api_strict
 
 
 def train_a_little(backend: Backend, activation: str | Activation, gradient: str, optimizer: str = "adamw") -> list[Any]:

@@ -11,7 +11,6 @@ import pytest
 from mlp_accel import History, SettingError, init_params, mini_batch_sgd, network, train_many
 from mlp_accel.backends import Backend
 from mlp_accel.training.trainer import Trainer
-from tests.reference import StrictBackend
 from tests.training.test_training import TOY, bits, sparse_pixels, toy
 
 NETWORKS = [init_params(TOY, seed=seed) for seed in (5, 6, 7)]
@@ -36,6 +35,8 @@ def test_each_is_bit_equal_to_a_run_of_its_own(backend: Backend, path: str, data
 
 
 def test_the_plain_form_keeps_to_the_array_api() -> None:
+    from tests.strict import StrictBackend
+
     x, y = toy()
     (history,) = train_many(x, y, NETWORKS[:1], epochs=1, backend=StrictBackend("float64"))
     assert same(history, mini_batch_sgd(x, y, NETWORKS[0], epochs=1, backend=StrictBackend("float64")))
