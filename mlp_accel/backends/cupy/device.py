@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, wraps
 from types import TracebackType
 from typing import Any
@@ -43,6 +43,8 @@ class Device:
         self.name: str = cp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
         self.tf32 = tf32
         self.module = cache(self._compile)
+        self.around_launches: AbstractContextManager[Any] = nullcontext()
+        """Entered, on the training's stream, around the launches of each epoch that our own kernels train: to measure them."""
         self._entered = _Entered()
         self._stream: Any = None
 

@@ -76,7 +76,9 @@ class FusedRun(PathRun):
             ):  # a constant learning rate makes the same ones every epoch
                 self._scalars = scalars, cp.asarray(scalars.astype(np.float32))
             losses, hits = (cp.empty(scalars.shape[:2], np.float64) for _ in range(2))
-            self._train(cp.asarray(orders.astype(np.int32)), self._scalars[1], losses, hits)
+            on_device = cp.asarray(orders.astype(np.int32))
+            with self.gpu.around_launches:
+                self._train(on_device, self._scalars[1], losses, hits)
             return losses, hits
 
     @abstractmethod
