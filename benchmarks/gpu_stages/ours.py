@@ -1,191 +1,172 @@
-"""Rows of our own: the probe, the parity of each path with NumPy, epoch times, many networks, and the map of the loop."""
+"""Rows of our own: the parity of each path with NumPy, epoch times of one network and of many, and the map of who is fastest."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_stages.rows import BATCH, LAYER_SIZES, LEARNING_RATE, UnavailableError, epoch_times
-from mlp_accel import get_backend, init_params, load
-from mlp_accel.activations import BUILT_IN
-from mlp_accel.backends import Backend, unavailable
+from gpu_stages.cases import BATCH, MNIST, Case, reference_losses, samples, trainer
+from gpu_stages.device import gpu_backend
+from gpu_stages.rows import Effort
+from gpu_stages.timing import epoch_times, warm_up
+from mlp_accel import get_backend, load
+from mlp_accel.backends import unavailable
+from mlp_accel.backends.base import Backend
 from mlp_accel.backends.cupy.backend import CupyBackend
-from mlp_accel.backends.loop import LoopPath
-from mlp_accel.backends.paths import Task, start_path
-from mlp_accel.bench.checks import BACKEND, PARAMETER_TOLERANCE, PEER, losses_differ
-from mlp_accel.optimizers import OPTIMIZERS, Optimizer
-from mlp_accel.training.snapshot import initial_state
+from mlp_accel.bench.checks import PARAMETER_TOLERANCE, PEER, losses_differ
 from mlp_accel.training.train import evaluate
-from mlp_accel.training.trainer import Trainer, density
+from mlp_accel.training.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parents[2]
 PARITY_STEPS = 5
 TF32_TOLERANCE = 5e-3
+
 MAP_STEPS = 20
+"""Steps of an epoch in the map."""
+
+MAP_SHARE = 0.25
+"""Share of `Effort.seconds` that each contender of a cell of the map gets: who is fastest shows soon."""
 
 
-def gpu_backend(tf32: bool = False) -> CupyBackend:
-    """A CuPy backend."""
-    problem = unavailable("cupy")
-    if problem is not None:
-        raise UnavailableError(problem.reason)
-    return CupyBackend(tf32=tf32)
-
-
-def probe() -> dict[str, Any]:
-    """Name, versions and properties of the GPU."""
-    backend = gpu_backend()
-    gpu = backend.gpu
-    attributes = gpu.cp.cuda.Device(gpu.index).attributes
-    wanted = ("MultiProcessorCount", "ClockRate", "MemoryClockRate", "MaxSharedMemoryPerBlockOptin", "L2CacheSize")
-    free, total = gpu.memory()
+def parity(path: str, effort: Effort, case: Case = MNIST, tf32: bool = False) -> dict[str, Any]:
+    """Compare a path with NumPy: its parameters after a few steps, its loss after an epoch; and two runs with each other."""
+    backend = gpu_backend(tf32)
+    x, y = samples(case, effort.samples)
+    few = x[: PARITY_STEPS * BATCH], y[: PARITY_STEPS * BATCH]
+    (ours, our_loss), (theirs, their_loss) = (
+        _train(case, few, by, way) for by, way in ((backend, path), (get_backend("numpy"), "loop"))
+    )
+    difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, theirs, strict=True))
+    tolerance = TF32_TOLERANCE if tf32 else PARAMETER_TOLERANCE["float32"]
+    problems = [losses_differ([our_loss], [their_loss], PEER)]
+    if not difference <= tolerance:  # NaN too
+        problems.append(f"after {PARITY_STEPS} steps the parameters differ by {difference:.1e} (tolerance {tolerance:.0e})")
+    first, loss = _train(case, (x, y), backend, path)
+    again, _ = _train(case, (x, y), backend, path)
+    problems.append(losses_differ([loss], reference_losses(case, effort.samples)[:1], PEER))
+    if not all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)):
+        problems.append("a second training gives other bits")
     return {
+        "mismatch": "; ".join(filter(None, problems)) or None,
         "device": backend.device,
-        "versions": backend.versions(),
-        "compute_capability": ".".join(map(str, gpu.capability)),
-        "memory_bytes": {"free": free, "total": total},
-        "attributes": {name: int(attributes[name]) for name in wanted if name in attributes},
+        "case": str(case),
+        "parameter_difference": difference,
+        "loss": [loss],
+        "numpy_loss": reference_losses(case, effort.samples)[0],
     }
 
 
-def gpu_tests(timeout: float) -> dict[str, Any]:
-    """Run the tests that need a GPU."""
-    gpu_backend()
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cupy", "--require-backend", "cupy", "-p", "no:cacheprovider"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return {"mismatch": f"pytest did not end within {timeout:.0f} s"}
-    if "No module named pytest" in done.stderr:
-        raise UnavailableError("pytest is not installed: python -m pip install -e '.[test]'")
-    output = done.stdout.strip().splitlines()
-    verdict = None if done.returncode == 0 else f"pytest: exit status {done.returncode}"
-    return {"mismatch": verdict, "pytest": output[-40:]}
+def _train(case: Case, data: Any, backend: Backend, path: str) -> tuple[list[npt.NDArray[Any]], float]:
+    training = trainer(case, data, backend, path)
+    loss = training.epoch().losses[0]
+    return [array for pair in training.params() for array in pair], loss
 
 
-def parity(path: str, tf32: bool = False) -> dict[str, Any]:
-    """Compare a path with the NumPy backend: its parameters after a few steps and after an epoch, and the loss of both."""
-    ours, theirs = gpu_backend(tf32), get_backend("numpy")
-    mnist = load("mnist")
-    fields: dict[str, Any] = {"device": ours.device}
-    problems = []
-    for name, n in (("steps", PARITY_STEPS * BATCH), ("epoch", len(mnist.x_train))):
-        data = mnist.x_train[:n], mnist.y_train[:n]
-        results = [_train(backend, *data, by) for backend, by in ((ours, path), (theirs, "loop"))]
-        (params, loss), (their_params, their_loss) = results
-        difference = max(
-            float(np.abs(a - b).max() / np.abs(b).max())
-            for layer, other in zip(params, their_params, strict=True)
-            for a, b in zip(layer, other, strict=True)
-        )
-        fields[f"{name}_parameter_difference"] = difference
-        fields[f"{name}_loss"] = {"ours": loss, "numpy": their_loss}
-        tolerance = TF32_TOLERANCE if tf32 else PARAMETER_TOLERANCE["float32"]
-        if name == "steps" and not difference <= tolerance:
-            problems.append(f"after {PARITY_STEPS} steps the parameters differ by {difference:.1e} (tolerance {tolerance:.0e})")
-        wrong = losses_differ([loss], [their_loss], PEER if tf32 else BACKEND)
-        if wrong:
-            problems.append(wrong)
-    again = _train(ours, mnist.x_train, mnist.y_train, path)
-    if any(not np.array_equal(a, b) for one, other in zip(params, again[0], strict=True) for a, b in zip(one, other, strict=True)):
-        problems.append("a second training gives other bits")
-    fields["loss"] = [fields["epoch_loss"]["ours"]]
-    return {"mismatch": "; ".join(problems) or None, **fields}
+class OurEpochs:
+    """Networks in training by a path, for `epoch_times`: the wall clock is that of `mlp-accel bench`."""
+
+    def __init__(self, backend: CupyBackend, path: str, case: Case, networks: int, n: int | None) -> None:
+        self.training = trainer(case, samples(case, n), backend, path, networks)
+        self._device = backend.gpu.around_launches = _DeviceClock(backend.xp)
+
+    def epoch(self) -> tuple[Sequence[float], float, float | None]:
+        """See `gpu_stages.timing.Epochs`."""
+        result = self.training.epoch()
+        return result.losses, result.seconds, self._device.seconds()
 
 
-def _train(backend: Backend, x: npt.NDArray[Any], y: npt.NDArray[Any], path: str) -> tuple[Any, float]:
-    options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE], "path": path}
-    trainer = Trainer(x, y, [init_params(LAYER_SIZES)], backend, **options)
-    loss = trainer.epoch().losses[0]
-    return trainer.params(), loss
+class _DeviceClock:
+    """A context with an event of the GPU on either side."""
+
+    def __init__(self, cp: Any) -> None:
+        self._cuda, self._used = cp.cuda, False
+        self._events = cp.cuda.Event(), cp.cuda.Event()
+
+    def __enter__(self) -> None:
+        self._used = True
+        self._events[0].record()
+
+    def __exit__(self, *_: object) -> None:
+        self._events[1].record()
+
+    def seconds(self) -> float | None:
+        """Between the two, the last time; None if nothing was launched within the context, as the loop does not."""
+        if not self._used:
+            return None
+        self._events[1].synchronize()
+        return float(self._cuda.get_elapsed_time(*self._events)) / 1000
 
 
-class OurEngine:
-    """One or many networks by a path of the CuPy backend, for `epoch_times`."""
-
-    def __init__(self, backend: CupyBackend, path: str, networks: int) -> None:
-        self.backend, self.cp = backend, backend.xp
-        mnist = load("mnist")
-        start = time.perf_counter()
-        x, y = backend.asarray(mnist.x_train), backend.asarray(np.array(mnist.y_train, np.int64))
-        backend.synchronize()
-        self.transfer_seconds = time.perf_counter() - start
-        self.n = len(mnist.x_train)
-        optimizer = OPTIMIZERS["sgd"]
-        rule, tanh = Optimizer.record_for([optimizer]), BUILT_IN["tanh"]
-        task = Task(LAYER_SIZES, BATCH, backend.dtype, "uint8", density(mnist.x_train), tanh, "exact", rule, networks)
-        states = [initial_state(init_params(LAYER_SIZES, seed=seed), rule.n_slots) for seed in range(networks)]
-        self.run, _ = start_path(backend, LoopPath(backend), task, states, x, y, (path, "gpu_study.py"))
-        rates = np.full(-(-self.n // BATCH), LEARNING_RATE)
-        self.scalars = np.stack([optimizer.scalars(rule, rates, first_step=1)] * networks)
-        self.events = [self.cp.cuda.Event(), self.cp.cuda.Event()]
-        self.losses: Any = None
-
-    def launch(self, orders: npt.NDArray[np.int32]) -> None:
-        self.events[0].record()
-        self.losses, _ = self.run.epoch(orders, self.scalars)
-        self.events[1].record()
-
-    def read(self) -> tuple[list[float], float | None]:
-        losses = self.backend.to_numpy(self.losses).sum(axis=1) / self.n
-        self.events[1].synchronize()
-        return losses.tolist(), self.cp.cuda.get_elapsed_time(*self.events) / 1000
-
-
-def times(path: str, tf32: bool = False, networks: int = 1, epochs: int = 10, reference: bool = True) -> dict[str, Any]:
+def times(path: str, effort: Effort, case: Case = MNIST, tf32: bool = False, networks: int = 1) -> dict[str, Any]:
     """Epoch times of a path, for one network or many side by side; the losses are compared with NumPy's."""
     backend = gpu_backend(tf32)
-    engines: list[OurEngine] = []
+    engines: list[OurEpochs] = []
 
-    def make() -> OurEngine:
-        engines.append(OurEngine(backend, path, networks))
+    def make() -> OurEpochs:
+        engines.append(OurEpochs(backend, path, case, networks, effort.samples))
         return engines[0]
 
-    mnist = load("mnist")
-    fields = epoch_times(make, epochs, len(mnist.x_train), networks)
-    params = engines[0].run.states()[0].params
-    test_loss, test_accuracy = evaluate(backend, params, mnist.x_test, mnist.y_test, "tanh")
-    fields |= {"transfer_seconds": engines[0].transfer_seconds, "test_loss": test_loss, "test_accuracy": test_accuracy}
-    fields |= {"device": backend.device, "versions": backend.versions()}
+    fields = epoch_times(make, effort, networks)
+    losses = fields.pop("first_epoch_losses")
+    problems = [losses_differ(fields["loss"], reference_losses(case, effort.samples), PEER)]
+    if networks > 1:
+        problems.append(_last_network(case, effort, networks, losses[-1]))
+    fields |= {"case": str(case), "taken": str(engines[0].training.taken), "device": backend.device, "versions": backend.versions()}
+    if case is MNIST:
+        fields |= _test_accuracy(backend, engines[0].training.params())
     fields["memory_pool_bytes"] = int(backend.xp.get_default_memory_pool().total_bytes())
-    mismatch = losses_differ(fields["loss"], reference_losses(3), PEER) if reference else None
-    return {"mismatch": mismatch, **fields}
+    return {"mismatch": "; ".join(filter(None, problems)) or None, **fields}
 
 
-def reference_losses(epochs: int) -> list[float]:
-    """The NumPy backend's losses of the first epochs."""
+def _last_network(case: Case, effort: Effort, networks: int, loss: float) -> str | None:
+    """What is wrong with the first loss of the last of many networks: NumPy trains that one alone."""
+    training = trainer(case, samples(case, effort.samples), get_backend("numpy"), "loop", first_seed=networks - 1)
+    expected = training.epoch().losses[0]
+    if abs(loss - expected) <= PEER.first * expected:
+        return None
+    return f"the first loss of network {networks - 1} is {loss:.6g}, NumPy's is {expected:.6g}"
+
+
+def _test_accuracy(backend: Backend, params: Any) -> dict[str, Any]:
     mnist = load("mnist")
-    options: dict[str, Any] = {"batch_size": BATCH, "learning_rates": [LEARNING_RATE], "epochs": epochs}
-    trainer = Trainer(mnist.x_train, mnist.y_train, [init_params(LAYER_SIZES)], get_backend("numpy"), **options)
-    return [trainer.epoch().losses[0] for _ in range(epochs)]
+    loss, accuracy = evaluate(backend, params, mnist.x_test, mnist.y_test, "tanh")
+    return {"test_loss": loss, "test_accuracy": accuracy}
 
 
-def op_map(hidden: int, batches: tuple[int, ...]) -> dict[str, Any]:
-    """Seconds for a step of NumPy on the host, and of loop and graph on the GPU, for one hidden size and several batch sizes."""
+def cell(hidden: int, batch: int, effort: Effort) -> dict[str, Any]:
+    """Seconds for a step by each way to train, and who is fastest, for one size of the hidden layer and of the minibatch.
+
+    ``rule`` is the path that is taken on the GPU where nobody asks for another one.
+    """
     gpu = gpu_backend()
-    contenders: dict[str, tuple[Backend, str]] = {
-        "numpy": (get_backend("numpy"), "loop"),
-        "loop": (gpu, "loop"),
-        "graph": (gpu, "graph"),
+    case = Case((784, hidden, 10), learning_rate=0.01)
+    x, y = samples(case, effort.samples)
+    n = min(len(x), MAP_STEPS * batch)
+
+    def training(backend: Backend, path: str | None) -> Trainer:
+        return trainer(case, (x[:n], y[:n]), backend, path, batch_size=batch)
+
+    rule = training(gpu, None).taken.name
+    on_gpu = dict.fromkeys((rule, "loop", "graph"))
+    contenders: dict[str, tuple[Backend, str | None]] = {path: (gpu, path) for path in on_gpu}
+    contenders |= {name: (get_backend(name), None) for name in ("numpy", "numba") if unavailable(name) is None}
+    seconds = {name: _median_epoch(training(*how), MAP_SHARE * effort.seconds) / -(-n // batch) for name, how in contenders.items()}
+    return {
+        "case": str(case),
+        "batch_size": batch,
+        "samples": n,
+        "seconds_per_step": seconds,
+        "rule": rule,
+        "fastest_on_gpu": min(on_gpu, key=seconds.__getitem__),
+        "fastest": min(seconds, key=seconds.__getitem__),
     }
-    sizes = [LAYER_SIZES[0], hidden, LAYER_SIZES[-1]]
-    mnist = load("mnist")
-    cells = []
-    for batch in batches:
-        n = min(len(mnist.x_train), MAP_STEPS * batch)
-        cell: dict[str, Any] = {"hidden": hidden, "batch_size": batch, "samples": n}
-        for name, (backend, path) in contenders.items():
-            options: dict[str, Any] = {"batch_size": batch, "learning_rates": [0.01], "epochs": 4, "path": path}
-            trainer = Trainer(mnist.x_train[:n], mnist.y_train[:n], [init_params(sizes)], backend, **options)
-            trainer.epoch()
-            seconds = sorted(trainer.epoch().seconds for _ in range(3))
-            cell[f"{name}_seconds_per_step"] = seconds[1] / -(-n // batch)
-        cell["winner"] = min(contenders, key=lambda name: float(cell[f"{name}_seconds_per_step"]))
-        cells.append(cell)
-    return {"map": cells}
+
+
+def _median_epoch(training: Trainer, seconds: float) -> float:
+    """Median time of the epochs in the second half of a while."""
+    training.epoch()
+    times: list[float] = []
+    warm_up(lambda: times.append(training.epoch().seconds), seconds)
+    return float(np.median(times[len(times) // 2 :]))
