@@ -9,7 +9,7 @@ them is not what this would write.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +259,7 @@ def where_it_was_measured() -> str:
     return "\n".join([*lines, *(_line([machine, what, where or "not measured"]) for machine, what, where in rows)])
 
 
-def _machine(environment: dict[str, Any], threads: int) -> str:
+def _machine(environment: Mapping[str, Any], threads: int) -> str:
     where = f"{threads} threads on {environment['cpu']} ({environment['cores']} cores, shared with other work)"
     return f"{where}; commit {environment['commit'][:10]}; {environment['date'][:10]}"
 

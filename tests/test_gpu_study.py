@@ -170,6 +170,10 @@ def test_a_row_that_hangs_dies_or_fails_costs_only_itself(study: Any, tmp_path: 
     assert workers.run(plans["good"], 1.0)["reason"] == "not begun: the time of the stage is up"
 
 
+def all_gone(processes: list[int]) -> bool:
+    return not any(is_alive(process) for process in processes)
+
+
 def is_alive(process: int) -> bool:
     """Whether it runs; one that has ended and that nobody has asked about does not."""
     try:
@@ -208,8 +212,7 @@ def test_a_command_that_is_killed_has_left_its_file_and_log_and_no_process(tmp_p
         assert len(group) >= 1
         process.send_signal(sign)
         process.wait()
-        for member in group:
-            wait_until(lambda member=member: not is_alive(member))
+        wait_until(functools.partial(all_gone, group))
         begun, not_begun = json.loads((tmp_path / "gpu_probe.json").read_text())["results"]
         assert (begun["status"], begun["reason"]) == ("failed", "begun, and the command was ended in it")
         assert (not_begun["status"], not_begun["reason"]) == ("failed", "not begun: the command was ended before")

@@ -226,11 +226,7 @@ def times(
     del fields["first_epoch_losses"]
     fields |= {"case": str(case), "versions": _versions(peer), "seconds_in_all": time.perf_counter() - start}
     expected, loss = reference_losses(case, effort.samples)[0], fields["loss"][0]
-    wrong = (
-        None
-        if abs(loss - expected) <= PEER.first * expected
-        else f"its first loss is {loss:.6g}, NumPy's is {expected:.6g}"
-    )
+    wrong = None if abs(loss - expected) <= PEER.first * expected else f"its first loss is {loss:.6g}, NumPy's is {expected:.6g}"
     return {"mismatch": wrong, **fields}
 
 
