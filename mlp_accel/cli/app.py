@@ -16,6 +16,7 @@ from mlp_accel.cli.ab import ab
 from mlp_accel.cli.bench import bench
 from mlp_accel.cli.bisect import bisect
 from mlp_accel.cli.compare import SidesCommand, compare
+from mlp_accel.cli.config import configurable
 from mlp_accel.cli.console import printable
 from mlp_accel.cli.doctor import doctor
 from mlp_accel.cli.export import export
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -41,7 +43,7 @@ ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name
 """What asks a process to end; Windows has one of them."""
 
 for command in (train, predict, export, tune, bench, compare, ab, trend, bisect, doctor):
-    app.command(cls=SidesCommand if command is compare else None)(command)
+    app.command(cls=SidesCommand if command is compare else None)(configurable(command))
 
 
 @app.callback(invoke_without_command=True)

@@ -81,6 +81,10 @@ def epoch_line(history: History, epochs: int, reference: dict[int, tuple[float, 
     """The last epoch in the notebook's form, beside what the notebook printed if that is given."""
     epoch, loss, accuracy = len(history), history.loss[-1], history.accuracy[-1]
     line = f"Epoch {epoch}/{epochs} - Loss: {loss:.4f} - Accuracy: {accuracy:.4f}"
+    if history.validation_loss:
+        line += (
+            f" - Validation loss: {history.validation_loss[-1]:.4f} - Validation accuracy: {history.validation_accuracy[-1]:.4f}"
+        )
     if reference is None:
         return line
     if epoch not in reference:

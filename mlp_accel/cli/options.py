@@ -38,6 +38,7 @@ BackendList = Annotated[
     str | None,
     typer.Option(
         "--backends",
+        "--backend",
         help=f"Which to measure: some of {','.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else all]",
         show_default=False,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,11 +40,13 @@ from mlp_accel.errors import SettingError
 from mlp_accel.exit_codes import INTERRUPTED
 from mlp_accel.files import write_json
 from mlp_accel.schedules import SCHEDULES
-from mlp_accel.training.history import History, NonFiniteLossError
+from mlp_accel.training.history import STOPPED, History, NonFiniteLossError
+from mlp_accel.training.model import Model
 from mlp_accel.training.notebook import printed_curve
 from mlp_accel.training.parameters import save_params
 from mlp_accel.training.recipes import RECIPES, Recipe
 from mlp_accel.training.train import evaluate, mini_batch_sgd
+from mlp_accel.training.validation import MONITORS, EarlyStopping
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class TrainOptions:
     backend: Annotated[
         str | None,
         typer.Option(
-            help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False
+            "--backend",
+            "--backends",
+            help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]",
+            show_default=False,
         ),
     ] = None
     recipe: Annotated[
@@ -95,9 +101,44 @@ class TrainOptions:
         ),
     ] = None
     seed: Seed = None
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep this share of the training samples out, such as 0.1, and validate on them after each epoch; the best epoch "
+            "is kept",
+            show_default=False,
+        ),
+    ] = None
+    monitor: Annotated[
+        str | None, typer.Option(help=f"What tells the best epoch: {', '.join(MONITORS)}  [default: loss]", show_default=False)
+    ] = None
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs in a row without progress in validation", show_default=False)
+    ] = None
+    min_delta: Annotated[
+        float | None, typer.Option(help="How much better is progress  [default: any better]", show_default=False)
+    ] = None
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write this file while training; the same command goes on from it after a kill"),
+    ] = None
+    checkpoint_every: Annotated[
+        float | None, typer.Option(help="Least number of seconds between two writes  [default: 1]", show_default=False)
+    ] = None
     plot: PlotFile = None
     json_file: JsonFile = None
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the parameters as .npz, for load_params")] = None
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Save the model, for load_model; with the ending .npz the parameters alone"),
+    ] = None
+
+    def of_training(self) -> dict[str, Any]:
+        """Those that are passed on to `mini_batch_sgd` if they are given."""
+        if self.checkpoint is None and self.checkpoint_every is not None:
+            raise SettingError("--checkpoint-every needs a file to write: give --checkpoint")
+        EarlyStopping.of(self.validation, self.monitor or "loss", self.patience, self.min_delta or 0.0)
+        names = ("validation", "monitor", "patience", "min_delta", "checkpoint", "checkpoint_every")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @command
@@ -106,7 +147,8 @@ def train(options: TrainOptions) -> None:
     if options.recipe not in RECIPES:
         raise SettingError(f"unknown recipe {options.recipe!r} from --recipe; choose one of {', '.join(RECIPES)}")
     settings = read_settings(RECIPES[options.recipe], options)
-    check_outputs(options.json_file, options.plot, options.save)
+    of_training = options.of_training()
+    check_outputs(options.json_file, options.plot, options.save, options.checkpoint)
     threads = thread_count(options.threads, "--threads")
     backend = backends.get_backend(options.backend, settings.dtype, source="--backend")
     path, _, _ = find_path(options.path, [backend.name], named=True)
@@ -126,13 +168,19 @@ def train(options: TrainOptions) -> None:
         reference = None if others else printed_curve()
         if others:
             console.print(f"without the curve that the notebook printed, which is of other settings: {', '.join(others)}")
-    history = _train(settings, dataset, backend, threads, path, console, reference)
+    history = _train(settings, dataset, backend, threads, path, console, reference, of_training)
     trained = len(history) > 0
     if options.save and trained:  # first: nothing that follows may cost them
-        save_params(options.save, history.params)
+        _save(options.save, settings, dataset, history, of_training)
     test_loss, test_accuracy = _test(settings, dataset, backend, threads, history)
+    if 0 < history.resumed == len(history):
+        console.print(f"{options.checkpoint} is finished after {len(history)} epochs: nothing is left to train")
     if history.interrupted:
         console.print(f"interrupted after {len(history)} of {settings.epochs} epochs; this is what was reached:")
+    elif history.status == STOPPED:
+        console.print(f"stopped after {len(history)} of {settings.epochs} epochs: {history.reason}")
+    if history.best_epoch:
+        console.print(f"the best epoch was number {history.best_epoch}; its parameters are kept")
     if trained and console.is_terminal and not reference:
         console.print(epoch_line(history, settings.epochs))
     pace = f", {min(history.seconds):.3f} s for the fastest epoch" if trained else ""
@@ -148,6 +196,7 @@ def train(options: TrainOptions) -> None:
         save_figure(plot_history(history, reference, backend.name), options.plot)
     if options.json_file:
         config = {**settings.to_dict(), "recipe": options.recipe, "data": dataset.name, "threads": threads}
+        config |= {name: value for name, value in of_training.items() if not name.startswith("checkpoint")}
         result = {
             "schema": 1,
             "environment": before | {"versions": backend.versions()},
@@ -176,13 +225,18 @@ def _train(
     path: str | None,
     console: Console,
     reference: dict[int, tuple[float, float]] | None,
+    of_training: Mapping[str, Any],
 ) -> History:
     """Train, and show how it goes on: beside what the notebook printed, if `reference` is given."""
     with progress_bar(console, settings.epochs, "training") as advance:
 
         def report(history: History) -> None:
-            if len(history) == 1:
+            if len(history) == history.resumed + 1:
                 console.print(f"path {Taken(history.path, tuple(history.passed_over))}")
+                if history.resumed:
+                    console.print(f"goes on after epoch {history.resumed} of {of_training['checkpoint']}")
+                for _ in range(history.resumed):
+                    advance("")
             line = epoch_line(history, settings.epochs)
             advance(line)
             if not console.is_terminal:
@@ -207,7 +261,19 @@ def _train(
             path=path,
             loss_average=settings.loss_average,
             callbacks=[report],
+            **of_training,
         )
+
+
+def _save(path: Path, settings: Recipe, dataset: datasets.Dataset, history: History, of_training: Mapping[str, Any]) -> None:
+    """Save the model, or the parameters alone if the ending asks for it."""
+    if path.suffix == ".npz":
+        save_params(path, history.params)
+        return
+    how = settings.to_dict() | {name: value for name, value in of_training.items() if not name.startswith("checkpoint")}
+    table = {"features": dataset.features, "target": dataset.target}
+    how |= {name: value for name, value in table.items() if value is not None}
+    Model(history.params, settings.activation, dataset.classes, settings=how).save(path)
 
 
 def _test(

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from mlp_accel.activations import CHECKED, Activation
+from mlp_accel.backends.arrays import is_sparse
+from mlp_accel.inputs import on_host
 from mlp_accel.optimizers import Optimizer
 from mlp_accel.schedules import Schedule
 from mlp_accel.training.checks import check_params
@@ -27,10 +29,14 @@ PIECE = 1 << 24
 
 def describe_array(array: Any) -> dict[str, Any]:
     """Shape, dtype and a hash of the values, which no copy of the whole array is made for."""
-    hashed, rows = hashlib.sha256(), max(1, PIECE // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        hashed.update(np.ascontiguousarray(array[start : start + rows]).data)
-    return {"shape": list(array.shape), "dtype": str(array.dtype), HASH: hashed.hexdigest()}
+    given = on_host(array)
+    parts = [given.tocsr().data, given.tocsr().indices, given.tocsr().indptr] if is_sparse(given) else [np.asarray(given)]
+    hashed = hashlib.sha256()
+    for part in parts:
+        rows = max(1, PIECE // max(1, part[:1].nbytes))
+        for start in range(0, len(part), rows):
+            hashed.update(np.ascontiguousarray(part[start : start + rows]).data)
+    return {"shape": list(given.shape), "dtype": str(given.dtype), HASH: hashed.hexdigest()}
 
 
 def describe_start(start: Sequence[tuple[Any, Any]] | Snapshot) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     """Its name, its settings, and what its rule makes of a few numbers."""
     names = inspect.signature(optimizer.rule).parameters
-    given = {"rate": 0.1, **({"step": 3.0} if "step" in names else {}), **optimizer.values}
+    given = {name: value for name, value in (("rate", 0.1), ("step", 3.0), ("size", 8.0)) if name in names} | optimizer.values
     result = optimizer.rule(0.75, 0.5, *[0.25] * len(optimizer.slots), **given)
     values = result if isinstance(result, tuple) else (result,)
     return {"name": optimizer.name, "settings": optimizer.values, VALUES: [float(value) for value in values]}

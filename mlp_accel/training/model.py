@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 import mlp_accel
 from mlp_accel.activations import Activation, find_activation
+from mlp_accel.backends.arrays import is_sparse
 from mlp_accel.errors import ModelFileError, SettingError
+from mlp_accel.inputs import check_finite, numbers
 from mlp_accel.training.checks import check_params
 from mlp_accel.training.fingerprint import describe_activation
 from mlp_accel.training.labels import check_classes, class_indices, classes_from_json, classes_to_json
@@ -83,34 +85,33 @@ class Model:
     def _float64(self) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         return [(weights.astype(np.float64), bias.astype(np.float64)) for weights, bias in self.params]
 
-    def logits(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """What the last layer puts out for samples `x` ``(n, n_in)``: an array ``(n, n_classes)``.
+    def logits(self, x: Any) -> npt.NDArray[np.float64]:
+        """What the last layer puts out for samples `x` ``(n, n_in)``, of any library: an array ``(n, n_classes)``.
 
         Raises
         ------
         ValueError
             If `x` has another shape, or values that are no numbers, NaN or infinite; names where.
         """
-        samples = np.asarray(x)
+        samples: Any = x.tocsr() if is_sparse(x) else numbers(x)
         n_in, n_classes = self.layer_sizes[0], self.layer_sizes[-1]
         if samples.ndim != 2 or samples.shape[1] != n_in:
             raise ValueError(f"x must have shape (n, {n_in}), a row for each sample; got {samples.shape}")
-        if samples.dtype.kind not in "fiub":
-            raise ValueError(f"x must hold numbers; its dtype is {samples.dtype}")
-        logits = np.empty((len(samples), n_classes))
-        for start in range(0, len(samples), PIECE):
+        n = samples.shape[0]
+        logits = np.empty((n, n_classes))
+        for start in range(0, n, PIECE):
             piece = samples[start : start + PIECE]
-            logits[start : start + PIECE] = self._piece(piece, start)
+            piece = piece.toarray() if is_sparse(piece) else piece
+            if not np.isfinite(piece.sum()):
+                check_finite(samples.toarray() if is_sparse(samples) else samples, x)
+            logits[start : start + PIECE] = self._piece(piece)
         return logits
 
-    def _piece(self, x: npt.NDArray[Any], start: int) -> npt.NDArray[np.float64]:
-        """The logits of some samples, of which the first is sample `start`."""
+    def _piece(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The logits of some samples."""
         output = self.scaling.apply(x)
         if self.scaling.kind == "none":
             output = x * (1 / 255) if x.dtype == np.uint8 else x.astype(np.float64, copy=False)
-        if x.dtype.kind == "f" and not np.isfinite(output).all():
-            row, column = np.argwhere(~np.isfinite(output))[0]
-            raise ValueError(f"x has the value {x[row, column]} in row {start + row}, column {column}: values must be finite")
         activation = find_activation(self.activation)
         for layer, (weights, bias) in enumerate(self._float64, start=1):
             output = output @ weights
@@ -120,7 +121,7 @@ class Model:
                     output = activation(output)
         return output
 
-    def predict_proba(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def predict_proba(self, x: Any) -> npt.NDArray[np.float64]:
         """The probability of each class, ``(n, n_classes)``, in the order of `classes`: the softmax of the `logits`."""
         probabilities = self.logits(x)
         probabilities -= probabilities.max(axis=1, keepdims=True)
@@ -128,12 +129,12 @@ class Model:
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities
 
-    def predict(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
+    def predict(self, x: Any) -> npt.NDArray[Any]:
         """The most probable label of each sample, ``(n,)``; of several the first."""
         indices: npt.NDArray[Any] = self.logits(x).argmax(axis=1)
         return indices if self.classes is None else self.classes[indices]
 
-    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float]:
+    def evaluate(self, x: Any, y: npt.ArrayLike) -> tuple[float, float]:
         """Mean cross-entropy and share of right answers on samples `x` with labels `y`, one of `classes` for each sample.
 
         Raises

@@ -18,6 +18,7 @@ from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import Step
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.errors import SettingError
+from mlp_accel.inputs import as_labels
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
 from mlp_accel.training.checkpoint import Checkpoint, Start
@@ -189,7 +190,7 @@ def mini_batch_sgd(
             steps = -(-len(y) // min(batch_size, len(y)))
             described = {
                 "x": describe_array(x),
-                "y": describe_array(y),
+                "y": describe_array(as_labels(y)),
                 "params": describe_start(params),
                 "batch_size": min(batch_size, len(y)),
                 "learning_rate": rate,
@@ -202,7 +203,7 @@ def mini_batch_sgd(
                 "dtype": used.dtype,
                 "step": None if step is None else getattr(step, "__name__", "a step of your own"),
                 "loss_average": loss_average,
-                "validation": None if pair is None else {"x": describe_array(pair[0]), "y": describe_array(pair[1])},
+                "validation": None if pair is None else {"x": describe_array(pair[0]), "y": describe_array(as_labels(pair[1]))},
                 "early_stopping": None if pair is None else asdict(stopping),
                 "threads": n_threads,
                 "device": used.device,

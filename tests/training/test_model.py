@@ -174,7 +174,7 @@ def test_files_of_another_origin_are_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_predicted_is_named() -> None:
     x = X[:1500].copy()
     x[1400, 2] = np.nan
-    with pytest.raises(ValueError, match="nan in row 1400, column 2"):
+    with pytest.raises(ValueError, match="NaN: row 1400, column 2"):
         model().predict(x)
     with pytest.raises(ValueError, match=r"\(n, 6\).*\(3, 5\)"):
         model().predict(np.zeros((3, 5)))
