@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -13,6 +14,9 @@ from typing import IO, Any, NoReturn
 
 from mlp_accel.errors import OutputError
 from mlp_accel.exit_codes import BROKEN_PIPE
+
+TEMPORARY = ".mlp-accel."
+"""How the name of a file begins that is not yet complete."""
 
 
 def check_writable(path: Path) -> None:
@@ -31,7 +35,7 @@ def check_writable(path: Path) -> None:
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
         if target.exists() and not target.is_file():
             return  # a device or a pipe: it is written to, not replaced
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".mlp-accel."):
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f"{TEMPORARY}{target.name}."):
             pass
     except OutputError:
         raise
@@ -62,7 +66,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], check: Ca
             with target.open("wb") as device:
                 write(device)
             return
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".mlp-accel.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f"{TEMPORARY}{target.name}.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()
@@ -76,6 +80,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], check: Ca
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left beside it; for its only writer to call."""
+    target = path.resolve()
+    leftover = re.compile(re.escape(f"{TEMPORARY}{target.name}.") + "[a-z0-9_]{8}")
+    for file in target.parent.iterdir():
+        if leftover.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def _permissions(path: Path) -> int:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from mlp_accel.backends.arrays import Params
 from mlp_accel.backends.paths import AUTO, requested_path
 from mlp_accel.errors import CheckpointError, OutputError, SettingError
-from mlp_accel.files import check_writable
+from mlp_accel.files import check_writable, remove_leftovers
 from mlp_accel.schedules import Schedule
 from mlp_accel.training.checks import check_params
 from mlp_accel.training.fingerprint import difference
@@ -87,6 +87,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: another training uses this checkpoint; wait, or name another") from None
         except OSError as error:
             raise OutputError(f"cannot lock {self.path}: {error.strerror or error}") from error
+        remove_leftovers(self.path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

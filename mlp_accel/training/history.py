@@ -134,10 +134,12 @@ class History:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], params: Params, last: Snapshot) -> History:
-        """A training to go on with, from what `to_dict` gave, which leaves out the parameters."""
-        rows = content["history"]
+        """A training to go on with, from what `to_dict` gave, which leaves out the parameters; ValueError if it is none."""
+        rows, best = content["history"], content["best_epoch"]
+        if content["status"] not in (DONE, STOPPED) or (best is not None and not 1 <= best <= len(rows)):
+            raise ValueError(f"no training to go on with is {content['status']!r} with the best epoch {best!r} of {len(rows)}")
         history = History(
-            best_epoch=content["best_epoch"],
+            best_epoch=best,
             params=params,
             last=last,
             backend=content["backend"],

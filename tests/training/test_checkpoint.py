@@ -236,6 +236,14 @@ def test_the_disk_is_written_to_as_seldom_as_is_asked_for(tmp_path: Path, monkey
     assert written == [50]
 
 
+def test_what_a_killed_process_left_beside_the_checkpoint_is_removed(tmp_path: Path) -> None:
+    names = [".mlp-accel.run.ckpt.abcd_123", ".mlp-accel.run.ckpt.2.abcd_123", ".mlp-accel.other.abcd_123"]
+    for name in names:
+        (tmp_path / name).touch()
+    train(tmp_path / "run.ckpt")
+    assert {file.name for file in tmp_path.iterdir()} == {"run.ckpt", ".run.ckpt.lock", *names[1:]}
+
+
 def test_a_run_that_diverges_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     def too_fast(step: int, steps: int) -> float:
         return 1.0 if step < 20 else 1e30
