@@ -1,4 +1,4 @@
-"""Training that is killed at a random moment and gone on with from its checkpoint: are the bits those of one that was not?
+"""A study of trainings that are killed at a random moment and gone on with, bit for bit as if they had not been.
 
     python benchmarks/kill_study.py --kills 100 --json benchmarks/results/kills.json
 
@@ -47,7 +47,8 @@ def train(folder: Path, backend: str, path: str, sparse: bool, threads: int) -> 
     settings: dict[str, Any] = {"optimizer": "adam", "schedule": "cosine", "validation": 0.1, "epochs": EPOCHS, "threads": threads}
     checkpoint: dict[str, Any] = {"checkpoint": folder / "run.ckpt", "checkpoint_every": 0}
     (folder / "started").touch()
-    history = mini_batch_sgd(*data(sparse), init_params(SIZES), backend=backend, path=path, **settings, **checkpoint)
+    x, y = data(sparse)
+    history = mini_batch_sgd(x, y, init_params(SIZES), backend=backend, path=path, **settings, **checkpoint)
     columns = {"loss": history.loss, "validation_loss": history.validation_loss}
     write_json(str(folder / "losses.json"), {**columns, "resumed": history.resumed, "path": history.path})
     Model(history.params).save(folder / "model.safetensors")
