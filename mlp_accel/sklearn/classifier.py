@@ -31,8 +31,12 @@ if TYPE_CHECKING:  # scikit-learn has no types
 
         def __sklearn_tags__(self) -> Any: ...
 
+        def score(self, X: Any, y: Any) -> float: ...
+
     class BaseEstimator:
         """Of `sklearn.base`."""
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 else:
     from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -122,7 +126,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     n_iter_, t_ : int
         Epochs, and samples that were trained on.
     loss_, best_loss_ : float
-        The loss with its penalty in the last and in the best epoch; the best is None with `early_stopping`.
+        The loss with its penalty in the last and in the best epoch; the best is None with `early_stopping`. The penalty is the mean
+        of those before and after the epoch.
     loss_curve_, validation_scores_ : list of float
         For each epoch.
     best_validation_score_ : float or None

@@ -120,12 +120,13 @@ def train(
     )
     estimator.path_, estimator.n_iter_, best = trainer.taken.name, 0, params
     snapshot = trainer.snapshots()[0]
+    after, n_batches = _squares(params), -(-len(y) // trainer.batch_size)
     try:
         for _ in range(epochs):
             loss = trainer.epoch().losses[0]
             snapshot = trainer.snapshots()[0]
-            penalty = sum(float(np.vdot(weights, weights)) for weights, _ in snapshot.params) * estimator.alpha / 2
-            loss += penalty * -(-len(y) // trainer.batch_size) / len(y)
+            before, after = after, _squares(snapshot.params)
+            loss += estimator.alpha / 2 * n_batches / len(y) * (before + after) / 2
             if not (np.isfinite(loss) and all(np.isfinite(array).all() for pair in snapshot.params for array in pair)):
                 reason = f"the loss is {loss} after epoch {estimator.n_iter_ + 1} at learning rate {solver.rate:g}"
                 raise ValueError(f"{reason}: scale the data, or try a smaller learning_rate_init")
@@ -144,6 +145,11 @@ def train(
     solver.steps = snapshot.steps
     solver.slots = solver.slots if snapshot.slots is None else snapshot.slots
     return snapshot.params if validation is None else best
+
+
+def _squares(params: Params) -> float:
+    """The sum of the squares of the weights."""
+    return sum(float(np.vdot(weights, weights)) for weights, _ in params)
 
 
 def _batch_size(estimator: Any, n: int) -> int:
