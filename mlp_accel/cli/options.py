@@ -31,7 +31,8 @@ MAX_UNITS = 10_000_000
 Data = Annotated[
     str | None,
     typer.Option(
-        help="mnist, a folder of IDX files, or a .npz file  [default: $MLP_ACCEL_DATA_DIR, else mnist]", show_default=False
+        help="mnist, a folder of IDX files, a .npz file or a table .csv  [default: $MLP_ACCEL_DATA_DIR, else mnist]",
+        show_default=False,
     ),
 ]
 BackendList = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ from mlp_accel.cli.options import (
     find_path,
     read_settings,
 )
-from mlp_accel.errors import SettingError
+from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.exit_codes import INTERRUPTED
 from mlp_accel.files import write_json
 from mlp_accel.schedules import SCHEDULES
@@ -45,6 +45,7 @@ from mlp_accel.training.model import Model
 from mlp_accel.training.notebook import printed_curve
 from mlp_accel.training.parameters import save_params
 from mlp_accel.training.recipes import RECIPES, Recipe
+from mlp_accel.training.scaling import SCALINGS, Scaling
 from mlp_accel.training.train import evaluate, mini_batch_sgd
 from mlp_accel.training.validation import MONITORS, EarlyStopping
 
@@ -69,6 +70,19 @@ class TrainOptions:
         ),
     ] = "default"
     data: Data = None
+    target: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of a table .csv that holds the labels", show_default=False)
+    ] = None
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="Share of each class that is for testing, where the data do not say  [default: 0.2]", show_default=False),
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(SCALINGS)}: what is done to each value, kept in the model file  [default: none]", show_default=False
+        ),
+    ] = None
     hidden: Hidden = None
     activation: Activation = None
     gradient: Gradient = None
@@ -152,7 +166,10 @@ def train(options: TrainOptions) -> None:
     threads = thread_count(options.threads, "--threads")
     backend = backends.get_backend(options.backend, settings.dtype, source="--backend")
     path, _, _ = find_path(options.path, [backend.name], named=True)
-    dataset = datasets.load(options.data)
+    scale = check_choice("scaling", options.scale or "none", SCALINGS)
+    as_read = datasets.load(options.data, target=options.target, test_share=options.test_share, seed=settings.seed)
+    scaling = Scaling.fit(scale, as_read.x_train)
+    dataset = replace(as_read, x_train=scaling.apply(as_read.x_train), x_test=scaling.apply(as_read.x_test))
     before: dict[str, Any] = {}
     if options.json_file:
         from mlp_accel.environment import environment
@@ -164,14 +181,14 @@ def train(options: TrainOptions) -> None:
     console.print(f"backend {backend.name} on {backend.device}, {threads} threads; {backend.selection}")
     reference = None
     if options.recipe == "notebook":
-        others = _not_the_notebooks(settings, dataset)
+        others = _not_the_notebooks(settings, dataset, scaling)
         reference = None if others else printed_curve()
         if others:
             console.print(f"without the curve that the notebook printed, which is of other settings: {', '.join(others)}")
     history = _train(settings, dataset, backend, threads, path, console, reference, of_training)
     trained = len(history) > 0
     if options.save and trained:  # first: nothing that follows may cost them
-        _save(options.save, settings, dataset, history, of_training)
+        _save(options.save, settings, as_read, scaling, history, of_training)
     test_loss, test_accuracy = _test(settings, dataset, backend, threads, history)
     if 0 < history.resumed == len(history):
         console.print(f"{options.checkpoint} is finished after {len(history)} epochs: nothing is left to train")
@@ -196,6 +213,7 @@ def train(options: TrainOptions) -> None:
         save_figure(plot_history(history, reference, backend.name), options.plot)
     if options.json_file:
         config = {**settings.to_dict(), "recipe": options.recipe, "data": dataset.name, "threads": threads}
+        config |= {name: getattr(options, name) for name in ("target", "test_share", "scale") if getattr(options, name) is not None}
         config |= {name: value for name, value in of_training.items() if not name.startswith("checkpoint")}
         result = {
             "schema": 1,
@@ -211,10 +229,11 @@ def train(options: TrainOptions) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _not_the_notebooks(settings: Recipe, dataset: datasets.Dataset) -> list[str]:
+def _not_the_notebooks(settings: Recipe, dataset: datasets.Dataset, scaling: Scaling) -> list[str]:
     """What makes an epoch another one than the notebook's: fewer epochs do not, nor another seed, since its own is not known."""
     ours, theirs = ({**recipe.to_dict(), "epochs": 0, "seed": 0} for recipe in (settings, RECIPES["notebook"]))
-    return (["data"] if dataset.name != "mnist" else []) + [name for name in ours if ours[name] != theirs[name]]
+    data = (["data"] if dataset.name != "mnist" else []) + (["scale"] if scaling.kind != "none" else [])
+    return data + [name for name in ours if ours[name] != theirs[name]]
 
 
 def _train(
@@ -265,15 +284,23 @@ def _train(
         )
 
 
-def _save(path: Path, settings: Recipe, dataset: datasets.Dataset, history: History, of_training: Mapping[str, Any]) -> None:
-    """Save the model, or the parameters alone if the ending asks for it."""
+def _save(
+    path: Path,
+    settings: Recipe,
+    dataset: datasets.Dataset,
+    scaling: Scaling,
+    history: History,
+    of_training: Mapping[str, Any],
+) -> None:
+    """Save the model, or the parameters alone if the ending asks for it; `dataset` is as it was before the scaling."""
     if path.suffix == ".npz":
         save_params(path, history.params)
         return
     how = settings.to_dict() | {name: value for name, value in of_training.items() if not name.startswith("checkpoint")}
     table = {"features": dataset.features, "target": dataset.target}
     how |= {name: value for name, value in table.items() if value is not None}
-    Model(history.params, settings.activation, dataset.classes, settings=how).save(path)
+    how["pixels"] = dataset.x_train.dtype == np.uint8 and scaling.kind == "none"
+    Model(history.params, settings.activation, dataset.classes, scaling, how).save(path)
 
 
 def _test(

@@ -84,3 +84,31 @@ def test_export(model: Model, tmp_path: Path) -> None:
     label, probabilities = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"x": X.astype(np.float32)})
     np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-6)
     assert label.tolist() == model.predict(X).tolist()
+
+
+def test_a_table_from_training_to_onnx(tmp_path: Path) -> None:
+    """What a new user does: train on a table, predict it, export the model."""
+    pytest.importorskip("polars")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x = np.concatenate([X, X * 40, X - 30])
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["species", *FEATURES])
+        writer.writerows([CLASSES[i // 30], *row] for i, row in enumerate(x))
+    data = ["--data", tmp_path / "table.csv", "--target", "species", "--backend", "numpy"]
+    how = ["--test-share", 0.1, "--scale", "standard", "--epochs", 60, "--batch-size", 10, "--seed", 1]
+    done = run("train", *data, *how, "--save", tmp_path / "model.safetensors", "--json", tmp_path / "run.json")
+    assert done.returncode == 0, done.stderr
+    assert "(81 samples)" in done.stdout
+    assert "Test - Loss" in done.stdout
+    done = run("predict", tmp_path / "model.safetensors", tmp_path / "table.csv", "--output", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.rpartition("Accuracy: ")[2]) > 0.9
+    assert run("export", tmp_path / "model.safetensors", tmp_path / "model.onnx").returncode == 0
+    label, probabilities = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"x": x.astype(np.float32)})
+    rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))[1:]
+    assert label.tolist() == [row[0] for row in rows]
+    np.testing.assert_allclose(probabilities, [[float(p) for p in row[1:]] for row in rows], atol=1e-6)
+    assert_clear_error(run("train", *data, "--scale", "robust"), 2, "unknown scaling 'robust'", "standard, minmax")
+    assert_clear_error(run("train", *data[:2]), 2, "which column holds the labels", "species, length, width")
+    assert_clear_error(run("train", "--test-share", 0.5), 2, "mnist", "test samples of its own")
