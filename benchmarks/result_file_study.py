@@ -1,6 +1,6 @@
 """What foreign result files do to `mlp-accel compare` and `trend`: 100,000 files with something wrong in each.
 
-    python benchmarks/result_file_study.py    # some minutes; no clock is read, so the machine may be busy
+    python benchmarks/result_file_study.py    # 9 minutes at most; run it again until it says "complete"; the machine may be busy
 
 A file that `bench` wrote is changed at random: a value, a field or some of its bytes. It must be refused by an error that names the
 file, or else go all the way: written again, compared, and now and then drawn up in series, printed and plotted. Anything else is a
@@ -16,9 +16,9 @@ import json
 import random
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from mlp_accel.bench.comparison import compare
@@ -125,7 +125,7 @@ def _change_one(rng: random.Random, content: Any) -> None:
         parent[rng.choice([text for text in NASTY if isinstance(text, str)])] = parent.pop(key)
     elif kind < 0.3:
         deep: Any = parent[key]
-        for _ in range(rng.choice([1, 30, 60, 900])):
+        for _ in range(rng.choice([1, 30, 60, 200])):
             deep = [deep] if rng.random() < 0.5 else {"a": deep}
         parent[key] = deep
     elif kind < 0.35 and isinstance(parent, list):
@@ -164,29 +164,40 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "results" / "result_file_study.json")
+    parser.add_argument("--minutes", type=float, default=9, help="it stops after this time, to be continued")
     options = parser.parse_args()
     warnings.simplefilter("error")
-    rng = random.Random(options.seed)
     sources = [json.loads((ROOT / name).read_text()) for name in SOURCES]
     sound = [parse_result(json.dumps(source).encode(), name) for name, source in zip(SOURCES, sources, strict=True)]
-    counts: Counter[str] = Counter()
-    failures: list[dict[str, str]] = []
-    for number in range(options.count):
+    content = _continue(options)
+    deadline = monotonic() + 60 * options.minutes
+    while content["done"] < options.count and monotonic() < deadline:
+        number = content["done"]
+        rng = random.Random(f"{options.seed} {number}")  # any of them can be made again
         which = rng.randrange(len(sources))
-        content = mutated(rng, sources[which])
         try:
-            outcome = check(content, sound[which], number % PRINTED == 0, number % PLOTTED == 0)
+            outcome = check(mutated(rng, sources[which]), sound[which], number % PRINTED == 0, number % PLOTTED == 0)
         except Exception as error:
             outcome = "failed"
-            failures.append({"number": str(number), "error": f"{type(error).__name__}: {error}"[:300]})
-            sys.stdout.write(f"{failures[-1]}\n")
-        counts[outcome] += 1
-        if (number + 1) % 5000 == 0:
-            sys.stdout.write(f"{number + 1}: {dict(counts)}\n")
-            sys.stdout.flush()
-    about = {"schema": 1, "environment": environment(), "count": options.count, "seed": options.seed, "sources": list(SOURCES)}
-    write_json(str(options.result), {**about, "outcomes": dict(sorted(counts.items())), "failures": failures})
-    return 1 if failures else 0
+            content["failures"].append({"number": number, "error": f"{type(error).__name__}: {error}"[:300]})
+            sys.stdout.write(f"{content['failures'][-1]}\n")
+        content["outcomes"][outcome] += 1
+        content["done"] += 1
+    write_json(str(options.result), content)
+    done = content["done"] >= options.count
+    sys.stdout.write(f"{content['outcomes']}; {options.result}: {'complete' if done else 'not complete; run this again'}\n")
+    return 1 if content["failures"] else 0
+
+
+def _continue(options: argparse.Namespace) -> dict[str, Any]:
+    """What the file holds so far; a new one if there is none."""
+    about = {"schema": 1, "count": options.count, "seed": options.seed, "sources": list(SOURCES)}
+    if options.result.exists():
+        content: dict[str, Any] = json.loads(options.result.read_text())
+        if any(content[name] != value for name, value in about.items()):
+            raise SystemExit(f"{options.result} is of another count or seed; remove it to start again")
+        return content
+    return {**about, "environment": environment(), "done": 0, "outcomes": {"refused": 0, "taken": 0, "failed": 0}, "failures": []}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,11 @@ from pathlib import Path
 import pytest
 
 from mlp_accel.bench.gate import launches as gate
+from mlp_accel.bench.output.gate import gate_table
+from mlp_accel.bench.output.markdown import markdown_table
 from mlp_accel.cli.ab import ab
+from mlp_accel.cli.compare import VERSUS, compare
+from mlp_accel.errors import SettingError
 from tests.cli.commands import assert_clear_error, run
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +45,7 @@ def test_compare_says_what_differs_before_it_gives_ratios(tmp_path: Path) -> Non
 
 def test_compare_names_a_wrong_file(tmp_path: Path) -> None:
     assert_clear_error(run("compare", BENCH, tmp_path / "no.json"), 2, "no.json", "cannot be read")
-    assert_clear_error(run("compare", ROOT / "README.md", BENCH), 2, "README.md", "is not JSON")
+    assert_clear_error(run("compare", ROOT / "README.md", "--", BENCH), 2, "README.md", "is not JSON")
 
 
 def files_of_runs(folder: Path, side: str, times: float, spread: float = 0.01) -> list[Path]:
@@ -82,20 +87,25 @@ def test_compare_as_markdown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("files", "options", "words"),
     [
-        ([BENCH], ["name two files", "compare a*.json -- b*.json"]),
-        ([BENCH, BENCH, BENCH], ["name two files"]),
-        ([BENCH, "--"], ["name two files"]),
-        ([BENCH, "--", BENCH, "--", BENCH], ["name two files"]),
-        ([BENCH, BENCH, "--", BENCH], ["stands twice on one side"]),
-        ([BENCH, BENCH, "--fail-above", "5"], ["'5' from --fail-above", "3% or 0.03"]),
-        ([BENCH, BENCH, "--format", "html"], ["unknown format 'html'", "text, markdown"]),
+        ([BENCH], {}, "name two files, or the files of A, then --, then the files of B: compare a*.json -- b*.json"),
+        ([BENCH, BENCH, BENCH], {}, "name two files"),
+        ([BENCH, VERSUS], {}, "name two files"),
+        ([BENCH, VERSUS, BENCH, VERSUS, BENCH], {}, "name two files"),
+        ([BENCH, BENCH, VERSUS, BENCH], {}, "stands twice on one side"),
+        (
+            [BENCH, BENCH],
+            {"fail_above": "5"},
+            "'5' from --fail-above is no slowdown between 0% and 100%; write for example 3% or 0.03",
+        ),
+        ([BENCH, BENCH], {"form": "html"}, "unknown format 'html'; choose one of text, markdown"),
     ],
-    ids=lambda value: " ".join(Path(str(part)).name for part in value),
+    ids=str,
 )
-def test_compare_says_what_was_wrong(arguments: list[str], words: list[str]) -> None:
-    assert_clear_error(run("compare", *arguments), 2, *words)
+def test_compare_says_what_was_wrong(files: list[object], options: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(words)):
+        compare(list(map(str, files)), **options)
 
 
 def test_what_stands_in_a_file_commands_no_terminal(tmp_path: Path) -> None:
@@ -225,6 +235,7 @@ def test_ab_builds_and_measures_and_a_head_that_fails_is_inconclusive(checkout: 
     assert result.returncode == 4, result.stderr
     assert "head: AttributeError: module 'mlp_accel.harness' has no attribute 'MeasuredTraining'" in result.stdout
     content = json.loads((tmp_path / "ab.json").read_text())
+    assert "inconclusive" in markdown_table(gate_table(content))
     assert content["results"][0]["verdict"] == "inconclusive"
     assert content["config"]["data"] == "mnist"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ab.json", "ab.png"], "temporary files are left"

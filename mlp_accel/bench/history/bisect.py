@@ -72,6 +72,8 @@ def bisect(bench: Bench, commits: Sequence[Commit], threshold: float) -> Found:
     if len(commits) == 1:
         return Found(Estimate(0.0, (0.0, 0.0)), (), None, {})
     log_ratios = bench.pair(commits[0], commits[-1])
+    if not is_slower(log_ratios, threshold, ALPHA) and estimate(log_ratios).interval[1] > threshold:
+        log_ratios += bench.pair(commits[0], commits[-1])  # it may be slower
     whole = estimate(log_ratios)
     bench.listen(f"{commits[-1].label}, the last of {len(commits) - 1}: {whole.text}")
     if not is_slower(log_ratios, threshold, ALPHA):
