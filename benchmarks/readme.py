@@ -143,6 +143,65 @@ def gate_study() -> str:
     return "\n".join(lines)
 
 
+def compare_study() -> str:
+    """False alarms and power of comparing files."""
+    if not (RESULTS / "compare_study" / "summary.json").exists():
+        return "Not recorded yet."
+    found = _read("compare_study/summary.json")
+    spread = ", ".join(f"{label} {share:.1%}" for label, share in found["spread_from_run_to_run"].items())
+    files, slowdown = found["files_a_side"], found["settings"]["slowdown"]
+    kinds = {"same": "the same commit", "slowed": f"the commit with epochs that take {slowdown:.0%} longer"}
+    lines = [
+        "| B | comparisons | an engine called slower | every engine called slower | an engine called faster |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        rates = (f"{row['rates'][name]:.1%}" for name in ("slower", "each engine slower", "faster"))
+        lines.append(_line([kinds[row["kind"]], str(row["draws"]), *rates]))
+    lines += [
+        "",
+        f"{files} files a side, drawn from {found['runs']['same']} runs of A's commit and {found['runs']['slowed']} of the slowed "
+        f"one. Medians of one commit differ from run to run by (standard deviation): {spread}.",
+    ]
+    return "\n".join(lines)
+
+
+def history_study() -> str:
+    """Sums of commits, and bisections."""
+    lines = []
+    if (RESULTS / "history_study" / "trend.json").exists():
+        lines += [
+            "| 10 commits of +1 % each | truth | sum of the steps | 95 % interval | first and last directly |",
+            "|---|---|---|---|---|",
+        ]
+        for run in _read("history_study/trend.json")["runs"]:
+            low, high = run["interval"]
+            shares = (f"{run['truth']:+.1%}", f"{run['total']:+.1%}", f"{low:+.1%} to {high:+.1%}", f"{run['direct']:+.1%}")
+            lines.append(_line([run["backend"], *shares]))
+    if (RESULTS / "history_study" / "bisect.json").exists():
+        found = _read("history_study/bisect.json")
+        runs, settings = found["runs"], found["settings"]
+        right, seconds = sum(run["right"] for run in runs), np.median([run["seconds"] for run in runs])
+        lines += [
+            *([""] if lines else []),
+            f"`bisect` over {settings['commits']} commits, one of which costs {settings['slowdown']:.0%} and another cannot "
+            f"be built: right in {right} of {len(runs)}, in {seconds:.0f} s (median).",
+        ]
+    return "\n".join(lines) or "Not recorded yet."
+
+
+def result_file_study() -> str:
+    """What mutated files did."""
+    if not (RESULTS / "result_file_study.json").exists():
+        return "Not recorded yet."
+    found = _read("result_file_study.json")
+    refused, taken, failed = (found["outcomes"][name] for name in ("refused", "taken", "failed"))
+    return (
+        f"Of {found['done']:,} result files with something wrong in each, {refused:,} were refused by an error that names the "
+        f"file, {taken:,} were taken, and {failed:,} did anything else (`python benchmarks/result_file_study.py`)."
+    )
+
+
 def cpu_study() -> str:
     """Ours against the peers by network, and the profile of an epoch."""
     if not (RESULTS / "cpu_study.json").exists():
@@ -278,6 +337,9 @@ FIGURES = (
     recipe_study,
     time_to_accuracy,
     gate_study,
+    compare_study,
+    history_study,
+    result_file_study,
     cpu_study,
     epoch_profile,
     kinds_of_data,
