@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mlp_accel.bench.output.figures import panels, plot_bench
-from mlp_accel.bench.output.html import report, write_report
+from mlp_accel.bench.output.figures import REASON_WIDTH, panels, plot_bench, spread_out
+from mlp_accel.bench.output.html import INK, report, write_report
+from mlp_accel.bench.output.side_by_side import side_by_side
 from mlp_accel.bench.result_files import result_of
 from mlp_accel.plots import save_figure
 
@@ -196,7 +198,7 @@ def test_the_report_fits_a_phone() -> None:
     page = report(result_of(result()))
     assert 'name="viewport" content="width=device-width' in page
     for tag in re.findall(r"<table", page):
-        assert f'<div class="wide">{tag}' in page
+        assert f'<div class="wide" tabindex="0">{tag}' in page
     widths = [float(width) for width in re.findall(r'<svg[^>]*? width="([\d.]+)pt"', page)]
     assert len(widths) == 5
     assert max(widths) < 350, "wider, and the letters would be too small on a screen of 360 points"
@@ -212,3 +214,56 @@ def test_what_must_be_said_beside_the_figures_is_said(change: dict[str, Any], wo
     page = report(result_of(result(**change)))
     assert words in page
     assert ("Interrupted" in page) == bool(change)
+
+
+def test_the_page_has_a_table_of_contents_and_follows_the_colours_of_the_reader() -> None:
+    page = report(result_of(result()))
+    titles = re.findall(r'<h2 id="(s\d+)">(.*?)</h2>', page)
+    assert [f'<a href="#{name}">{title}</a>' in page for name, title in titles] == [True] * len(titles)
+    assert {"Epoch times", "Settings", "Environment", "Engines"} < {title for _, title in titles}
+    assert "prefers-color-scheme: dark" in page
+    assert INK not in page
+    assert "currentColor" in page
+
+
+def test_the_whole_reason_stands_in_the_picture() -> None:
+    changed = plain()
+    changed["results"][2]["reason"] = "not installed (no module named cupy). To fix it: python -m pip install 'cupy-cuda13x[ctk]'"
+    bars = plot_bench(result_of(changed)).axes[0]
+    (text,) = (text.get_text() for text in bars.texts if "unavailable" in text.get_text())
+    assert " ".join(text.split()) == f"unavailable: {changed['results'][2]['reason']}"
+    assert max(map(len, text.splitlines())) <= REASON_WIDTH
+
+
+def test_dollars_are_dollars(tmp_path: Path) -> None:
+    """Two of them would begin and end a formula."""
+    changed = result()
+    changed["results"][2]["reason"] = "it costs $5 or $\\frac"
+    changed["config"]["data"] = "/data/$HOME/$x_y.npz"
+    save_figure(plot_bench(result_of(changed)), tmp_path / "a.png")
+    page = report(result_of(changed))
+    assert "it costs $5 or $\\frac" in page.partition("<svg")[2]
+
+
+@pytest.mark.parametrize("positions", [[], [0.5], [0.5, 0.5, 0.5], [0.99, 1.0, 0.2, 0.21], [0.0, 0.0], [0.3, 0.1, 0.2]])
+def test_names_in_the_roofline_do_not_lie_on_each_other(positions: list[float]) -> None:
+    moved = spread_out(positions, 0.05)
+    pairs = sorted(zip(positions, moved, strict=True))
+    assert all(later >= sooner + 0.05 - 1e-9 for (_, sooner), (_, later) in pairwise(pairs))
+    assert all(0 <= position <= 1 for position in moved)
+
+
+def test_several_results_stand_side_by_side() -> None:
+    other = result()
+    other["results"][0] = row("numpy", epoch_seconds={"samples": [0.5, 0.6, 0.7]})
+    other["results"].append(row("numba", path="sparse"))
+    other["config"] = {**other["config"], "batch_size": 64}
+    page = side_by_side([("a.json", result_of(result())), ("<b>.json", result_of(other))])
+    checker = Checker()
+    checker.feed(page)
+    assert (checker.open, checker.fetched) == ([], [])
+    assert "<td>numpy loop</td><td>0.2000 (0.1500–0.3000)</td><td>0.6000 (0.5500–0.6500)</td>" in page
+    assert "<td>numba sparse</td><td>–</td><td>0.2000" in page
+    assert "<td>batch size</td><td>128</td><td>64</td>" in page
+    assert "<dt>threads</dt><dd>2</dd>" in page
+    assert "<b>.json" not in page

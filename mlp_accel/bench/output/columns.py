@@ -86,7 +86,8 @@ def seconds(value: float) -> str:
     return f"{value:.4f}" if value < 10 else f"{value:.1f}"
 
 
-def _quartiles(times: Summary) -> str:
+def quartiles(times: Summary) -> str:
+    """From the first to the third."""
     return f"{seconds(times.q1)}–{seconds(times.q3)}"
 
 
@@ -100,7 +101,7 @@ def _beside_the_reference(run: Run, result: Result) -> str | None:
 COLUMNS = (
     Column(key="epoch_seconds.median", heading="median", title="median epoch", text=seconds, unit="s"),
     Column(key="epoch_seconds.min", heading="min", title="minimum", text=seconds, unit="s"),
-    Column(key="epoch_seconds", heading="quartiles", title="quartiles", text=_quartiles, unit="s", holds_status=True),
+    Column(key="epoch_seconds", heading="quartiles", title="quartiles", text=quartiles, unit="s", holds_status=True),
     Column(
         key="epoch_seconds.median",
         heading=f"× {REFERENCE}\n{LOOP}",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -38,9 +41,20 @@ class Panel:
 WIDTH = 4.6
 """Inches: what the screen of a phone shows at its full size."""
 
+REASON_WIDTH = 62
+"""Letters in a line of the reason why an engine has no time."""
+
+LABEL_DISTANCE = 0.045
+"""Between the names of ops that stand below each other, as a share of the height of the axes."""
+
 
 def plot_bench(result: Result) -> Figure:
     """Everything that a result has to show, one panel below the other."""
+    with rc_context({"text.parse_math": False}):  # a $ in a path or a reason is one
+        return _all_panels(result)
+
+
+def _all_panels(result: Result) -> Figure:
     found = panels(result)
     figure = Figure(figsize=(1.5 * WIDTH, 0.6 + sum(panel.height for panel in found)), layout="constrained")
     figure.suptitle(f"{describe(result)}\n{result.environment['cpu']}, {result.environment['cores']} cores", fontsize=10)
@@ -57,7 +71,7 @@ def panels(result: Result) -> list[Panel]:
     swept = [run for sweep in result.sweeps for cell in sweep.cells for run in cell.results]
     style = styles([*runs, *swept, *(result.roofline or ())])
     times = [(run, run.epoch_seconds) for run in runs]
-    found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(times), partial(_bars, rows=times))]
+    found = [Panel("Seconds per epoch", 1.3 + 0.45 * len(times), partial(bars, rows=times))]
     trained = [run for run in runs if run.status == "ok" and run.loss]
     if trained:
         found.append(Panel("Loss and accuracy on the training samples", 3.0, partial(_curves, runs=trained, style=style)))
@@ -66,9 +80,10 @@ def panels(result: Result) -> list[Panel]:
         found.append(Panel(title, 4.0, partial(_sweep, sweep=sweep, style=style)))
     for until in result.until:
         races = [(race, race.time) for race in until.results]
-        found.append(Panel(until.title, 1.3 + 0.45 * len(races), partial(_bars, rows=races)))
+        found.append(Panel(until.title, 1.3 + 0.45 * len(races), partial(bars, rows=races)))
     if result.roofline:
-        found.append(Panel("Roofline of the ops of a step", 4.2, partial(_roofline, found=result.roofline, style=style)))
+        names = sum(len(backend.ops) for backend in result.roofline)
+        found.append(Panel("Roofline of a step", 3.0 + 0.13 * names, partial(_roofline, found=result.roofline, style=style)))
     return found
 
 
@@ -89,20 +104,21 @@ def styles(found: Sequence[EngineRecord]) -> Style:
     }
 
 
-def _bars(part: FigureBase, rows: Sequence[tuple[Run | TimeToAccuracy, Summary | None]]) -> None:
+def bars(part: FigureBase, rows: Sequence[tuple[Run | TimeToAccuracy, Summary | None]]) -> None:
     """Medians as bars, quartiles as whiskers, every sample as a point; engines without a time with their reason."""
     axes = part.subplots()
     largest = max((max(seconds.samples) for _, seconds in rows if seconds), default=1.0)
     for position, (row, seconds) in enumerate(rows):
         if not seconds:
-            axes.text(0.01 * largest, position, _shorten(f"{row.status}: {row.reason}"), va="center", color=GREY, fontsize=7)
+            reason = "\n".join(textwrap.wrap(f"{row.status}: {row.reason}", REASON_WIDTH))
+            axes.text(0.01 * largest, position, reason, va="center", color=GREY, fontsize=6, linespacing=1.1)
             continue
         median, q1, q3 = seconds.median, seconds.q1, seconds.q3
         colour = COLOURS[0] if row.kind == "backend" else "#a9b7c9"
         axes.barh(position, median, height=0.6, color=colour)
-        axes.errorbar(median, position, xerr=[[median - q1], [q3 - median]], color="black", capsize=3, lw=1)
+        axes.errorbar(median, position, xerr=[[median - q1], [q3 - median]], color=rcParams["text.color"], capsize=3, lw=1)
         spread = position + np.linspace(-0.2, 0.2, len(seconds.samples))
-        axes.plot(seconds.samples, spread, "o", ms=2.5, color="black", alpha=0.45, mew=0)
+        axes.plot(seconds.samples, spread, "o", ms=2.5, color=rcParams["text.color"], alpha=0.45, mew=0)
         axes.annotate(
             f"{median:.3g} s", (max(seconds.samples), position), (5, 0), textcoords="offset points", va="center", fontsize=8
         )
@@ -142,7 +158,7 @@ def _sweep(part: FigureBase, sweep: Sweep, style: Style) -> None:
     for crossing in sweep.crossovers:
         if crossing.shown:
             where = crossing.value, crossing.samples_per_second
-            axes.plot(*where, "o", ms=11, mfc="none", mec="black", mew=1)
+            axes.plot(*where, "o", ms=11, mfc="none", mec=rcParams["text.color"], mew=1)
             text = f"{crossing.faster_above}\nfrom {crossing.value:.0f}"
             axes.annotate(text, where, (6, -16), textcoords="offset points", fontsize=7)
     _log(axes, "x", "y")
@@ -154,24 +170,52 @@ def _sweep(part: FigureBase, sweep: Sweep, style: Style) -> None:
 
 
 def _roofline(part: FigureBase, found: Sequence[Roofline], style: Style) -> None:
+    """Names of ops stand in a column at the right, in the order of their heights, with a line to each."""
     axes = part.subplots()
     intensities = [op.flops / op.bytes for backend in found for op in backend.ops]
-    x = np.geomspace(min(intensities) / 2, max(intensities) * 8)  # with room for names on the right
+    x = np.geomspace(min(intensities) / 2, max(intensities) * 2)
+    labels = []
     for backend in found:
         look = style[backend.label]
         roof = np.minimum(backend.peak_flops, x * backend.bandwidth) / 1e9
         axes.plot(x, roof, color=look["color"], lw=1, label=f"{backend.label}: its limits")
-        for position, op in enumerate(backend.ops):
+        for op in backend.ops:
             where = op.flops / op.bytes, op.flops / op.seconds / 1e9
             axes.plot(*where, look["marker"], color=look["color"], ms=5)
-            shift = 5, 3 if position % 2 else -8
-            axes.annotate(op.op, where, shift, textcoords="offset points", fontsize=7, color=look["color"])
+            labels.append((where, op.op, look["color"]))
     _log(axes, "x", "y")
+    heights = [float(axes.transAxes.inverted().transform(axes.transData.transform(where))[1]) for where, _, _ in labels]
+    for (where, name, color), height in zip(labels, spread_out(heights, LABEL_DISTANCE), strict=True):
+        line = {"arrowstyle": "-", "color": color, "lw": 0.5, "alpha": 0.6}
+        axes.annotate(
+            *(name, where, (1.03, height), "data", "axes fraction"),
+            arrowprops=line,
+            annotation_clip=False,
+            va="center",
+            fontsize=6.5,
+            color=color,
+        )
     axes.set_xlabel("operations per byte", fontsize=8)
     axes.set_ylabel("10⁹ operations a second", fontsize=8)
     axes.set_title("limits: a large product, and a copy beyond the caches;\nwhat fits into them may lie above", fontsize=7)
     _legend(part, axes)
     _tidy(axes)
+
+
+def spread_out(positions: Sequence[float], distance: float) -> list[float]:
+    """Positions between 0 and 1 moved as little as makes them lie at least `distance` apart, in the order that they have.
+
+    Where there is no room for all of them, they reach beyond 0.
+    """
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    moved = list(positions)
+    for before, index in pairwise(order):  # upwards
+        moved[index] = max(moved[index], moved[before] + distance)
+    top = 1.0
+    for index in reversed(order):  # and down again from the top
+        moved[index] = min(moved[index], top)
+        top = moved[index] - distance
+    return moved
 
 
 def _log(axes: Axes, *names: str) -> None:
@@ -198,7 +242,3 @@ def _tidy(axes: Axes) -> None:
 
 def _number(value: float, _: object) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
-
-
-def _shorten(text: str, length: int = 48) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

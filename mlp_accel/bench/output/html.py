@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,27 @@ from mlp_accel.bench.results import Result, Run, Sweep, Until
 from mlp_accel.bench.sweeps import PARAMETERS
 from mlp_accel.files import write_text
 
+INK = "#010203"
+"""What figures are drawn in, to be replaced by the colour of the page's letters: dark on light, or light on dark."""
+
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 46rem; margin: 0 auto; padding: 1rem; }
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --faint: #5f5f5f; --line: #ddd; --link: #2a5aa0; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e4e4; --paper: #16181b; --faint: #a2a2a2; --line: #3a3d42; --link: #8ab4f0; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body { max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.4rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+h3 { font-size: .95rem; margin: 1rem 0 0; }
+a { color: var(--link); } nav { font-size: .85rem; } nav a { margin-right: 1rem; display: inline-block; }
+h1, p, figure { max-width: 46rem; overflow-wrap: anywhere; }
 figure { margin: 0; } svg { display: block; width: 100%; height: auto; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.reason { text-align: left; white-space: normal; min-width: 14rem; color: #666; }
+th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+td.reason { text-align: left; white-space: normal; min-width: 14rem; color: var(--faint); }
 dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem; font-size: .85rem; }
-dt { color: #666; } dd { margin: 0; overflow-wrap: anywhere; }
+dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 PAGE = """<!doctype html>
@@ -43,6 +55,14 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading, which the table of contents leads to."""
+
+    title: str
+    body: str
 
 
 def write_report(result: Result, path: Path) -> None:
@@ -60,18 +80,27 @@ def report(result: Result) -> str:
     """The text of the HTML file."""
     environment = result.environment
     title = f"mlp_accel benchmark: {describe(result)}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p>{escape(environment['cpu'])}, {environment['cores']} cores, {escape(environment['date'])}.{_warnings(result)}</p>",
-        _epoch_table(result),
-        _paragraphs(path_lines(result)),
-        *(f"<h2>{escape(panel.title)}</h2><figure>{_svg(panel)}</figure>" for panel in panels(result)),
-        *(_until_table(until, result) + _paragraphs(until_notes(until)) for until in result.until),
-        *(_crossover_table(sweep) + _paragraphs(sweep_path_lines(sweep)) for sweep in result.sweeps),
-        _definitions("Settings", result.config.to_dict()),
-        _definitions("Environment", environment),
-        *(_definitions(f"Engine {run.label}", _details(run)) for run in result.results if run.status == "ok"),
+    where = f"{environment['cpu']}, {environment['cores']} cores, {environment['date']}."
+    sections = [
+        Section("Epoch times", _epoch_table(result) + _paragraphs(path_lines(result))),
+        *(Section(panel.title, f"<figure>{svg(panel)}</figure>") for panel in panels(result)),
+        *(Section(f"{until.title}, in figures", _until_table(until, result)) for until in result.until),
+        *(
+            Section(f"Who overtakes whom with the {PARAMETERS[sweep.parameter]}", _crossover_table(sweep))
+            for sweep in result.sweeps
+        ),
+        Section("Settings", definitions(result.config.to_dict())),
+        Section("Environment", definitions(environment)),
+        Section("Engines", "".join(_engine(run) for run in result.results if run.status == "ok")),
     ]
+    return page(title, f"<p>{escape(where)}{_warnings(result)}</p>", sections)
+
+
+def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
+    """A whole page: heading, introduction (HTML), table of contents, sections."""
+    contents = "".join(f'<a href="#s{number}">{escape(section.title)}</a> ' for number, section in enumerate(sections))
+    body = [f"<h1>{escape(title)}</h1>", introduction, f"<nav>{contents}</nav>"]
+    body += [f'<h2 id="s{number}">{escape(section.title)}</h2>{section.body}' for number, section in enumerate(sections)]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
 
 
@@ -90,7 +119,7 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 def _epoch_table(result: Result) -> str:
     headings = [f"{column.plain_heading} {column.unit}".strip() for column in columns_of(Output.HTML)]
-    return _table(["", *headings], [_epoch_cells(run, result) for run in result.results])
+    return table(["", *headings], [_epoch_cells(run, result) for run in result.results])
 
 
 def _epoch_cells(run: Run, result: Result) -> list[str]:
@@ -103,8 +132,8 @@ def _epoch_cells(run: Run, result: Result) -> list[str]:
 def _until_table(until: Until, result: Result) -> str:
     headings = [f"{' '.join(column.heading.split())} {column.unit}".strip() for column in COLUMNS]
     rows = [[escape(text) for text in (found.label, *until_cells(found))] for found in until.results]
-    title, trained = escape(until.title), escape(training(until.config or result.config))
-    return f"<h2>{title}, in figures</h2><p>{trained}</p>" + _table(["", *headings], rows)
+    trained = escape(training(until.config or result.config))
+    return f"<p>{trained}</p>" + table(["", *headings], rows) + _paragraphs(until_notes(until))
 
 
 def _crossover_table(sweep: Sweep) -> str:
@@ -112,9 +141,12 @@ def _crossover_table(sweep: Sweep) -> str:
     rows = [
         [f"{crossing.value:.0f}", escape(crossing.faster_below), escape(crossing.faster_above)] for crossing in sweep.crossovers
     ]
-    if not rows:
-        return f"<p>No engine overtakes another with the {what}.</p>"
-    return f"<h2>Who overtakes whom with the {what}</h2>" + _table((what, "faster below", "faster above"), rows)
+    found = table((what, "faster below", "faster above"), rows) if rows else f"<p>No engine overtakes another with the {what}.</p>"
+    return found + _paragraphs(sweep_path_lines(sweep))
+
+
+def _engine(run: Run) -> str:
+    return f"<h3>{escape(run.label)}</h3>{definitions(_details(run))}"
 
 
 def _details(run: Run) -> dict[str, Any]:
@@ -125,33 +157,39 @@ def _details(run: Run) -> dict[str, Any]:
     }
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls by itself where the screen is too narrow; the cells are HTML."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = ["".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) for row in rows]
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+    return f'<div class="wide" tabindex="0"><table><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
-def _definitions(title: str, values: Mapping[str, Any]) -> str:
-    terms = "".join(f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_plain(value))}</dd>" for key, value in values.items())
-    return f"<h2>{escape(title)}</h2><dl>{terms}</dl>"
+def definitions(values: Mapping[str, Any]) -> str:
+    """Names and values."""
+    terms = "".join(f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(plain(value))}</dd>" for key, value in values.items())
+    return f"<dl>{terms}</dl>"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value of the result file in words."""
     if value is None or value in ([], {}):
         return "–"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(plain(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _svg(panel: Panel) -> str:
-    """The panel as an element of the page; its letters are text, in the page's own font."""
-    figure = Figure(figsize=(WIDTH, panel.height), layout="constrained")
-    panel.draw(figure)
+def svg(panel: Panel) -> str:
+    """The panel as an element of the page; its letters are text, in the page's own font and colour."""
+    inked: Any = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    clear: Any = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
+    look: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": panel.title, "text.parse_math": False}
     file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": panel.title}):
+    with rc_context({**look, **clear, **dict.fromkeys(inked, INK)}):
+        figure = Figure(figsize=(WIDTH, panel.height), layout="constrained")
+        panel.draw(figure)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    _, _, drawing = file.getvalue().partition("<svg")
+    _, _, drawing = file.getvalue().replace(INK, "currentColor").partition("<svg")
     return f'<svg role="img" aria-label="{escape(panel.title)}"{drawing}'
