@@ -53,7 +53,7 @@ class AbOptions:
     base: Annotated[str, typer.Option(metavar="REF", help="The commit to compare with: a branch, a tag or a hash")]
     backend_list: BackendList = None
     threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%"
-    launches: Annotated[int, typer.Option(help="How often to start the workers anew; at least 7")] = 10
+    launches: Annotated[int, typer.Option(help="How often to start the workers anew, unless it is clear before; at least 7")] = 10
     rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100
     data: Data = None
     hidden: Hidden = None
@@ -174,12 +174,15 @@ def _measure(
 
 def _lines(row: dict[str, Any]) -> list[str]:
     """Verdict, paths, figures, and what could have been found."""
+    from mlp_accel.bench.gate.paired import MIN_ROUNDS
+
     lines = [f"{row['backend']}: {row['verdict']}: {row['reason']}"]
     if row.get("paths"):
         lines.append(f"  trained by {', '.join(f'{name}: {path}' for name, path in row['paths'].items())}")
     for run in row["runs"]:
         low, high = run["change_interval"]
-        figures = f"change {run['change']:+.1%} (95% interval {low:+.1%} to {high:+.1%}), control {run['control']:+.1%}"
+        of = "95% interval" if len(run["launches"]) >= MIN_ROUNDS else f"{len(run['launches'])} launches,"
+        figures = f"change {run['change']:+.1%} ({of} {low:+.1%} to {high:+.1%}), control {run['control']:+.1%}"
         least = run["detectable"]
         found = f"a slowdown of {least:.1%} or more" if least else "no slowdown: the launches differ too much"
         lines.append(f"  {figures}; four times out of five it would find {found}")

@@ -243,6 +243,7 @@ def invented_launches(monkeypatch: pytest.MonkeyPatch, *runs: tuple[float, float
 )
 def test_suspicion_has_a_second_run(monkeypatch: pytest.MonkeyPatch, runs: list[tuple[float, float]], verdict: str) -> None:
     invented_launches(monkeypatch, *runs)
+    monkeypatch.setattr(gate, "LOOKS", ())  # all of them have ten launches
     result = run_gate(Path("a"), Path("b"), {"backend": "numpy", "seed": 0}, GateSettings(threshold=0.03))
     assert result["verdict"] == verdict
     assert len(result["runs"]) == len(runs)
@@ -252,3 +253,12 @@ def test_suspicion_has_a_second_run(monkeypatch: pytest.MonkeyPatch, runs: list[
     figure = plot_gate({**report, "results": [result, unavailable]})
     assert len([axes for axes in figure.axes if axes.axison]) == len(runs)
     assert figure.axes[0].get_title(loc="left") == f"numpy loop: {verdict}"
+
+
+def test_a_gate_with_nothing_wrong_ends_after_four_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    invented_launches(monkeypatch, (0, 0))
+    result = run_gate(Path("a"), Path("b"), {"backend": "numpy", "seed": 0}, GateSettings(threshold=0.03))
+    (run,) = result["runs"]
+    assert (result["verdict"], len(run["launches"])) == (NO_SLOWDOWN, 4)
+    assert 0.03 < run["detectable"] < 0.05, "of a whole series"
+    json.dumps(result, allow_nan=False)

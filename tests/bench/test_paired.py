@@ -21,6 +21,7 @@ from mlp_accel.bench.gate.paired import (
     SLOWER,
     combine,
     decide,
+    decide_in_turn,
     detectable_slowdown,
     is_slower,
     judge,
@@ -149,3 +150,38 @@ def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
 
 def test_the_log_ratio_of_a_slower_build_is_positive() -> None:
     assert log_ratios([2.0, 1.0], [1.0, 1.0]) == pytest.approx([math.log(2), 0])
+
+
+def test_a_series_ends_early_only_where_it_is_clear() -> None:
+    still = np.zeros(10)
+
+    def in_turn(change: npt.NDArray[np.float64], control: npt.NDArray[np.float64]) -> tuple[str, int]:
+        verdict, launches = decide_in_turn(change, control, THRESHOLD)
+        return str(verdict), int(launches)
+
+    assert in_turn(still, still) == (NO_SLOWDOWN, 4)
+    assert in_turn(still + 0.05, still) == (SLOWER, 7), "four launches never have a p below 0.01"
+    one_above = still + 0.01
+    one_above[2] = 0.04
+    assert in_turn(one_above, still) == (NO_SLOWDOWN, 10)
+    assert in_turn(still, still + 0.05) == (INCONCLUSIVE, 10)
+    verdicts, launches = decide_in_turn(np.stack([still, still + 0.05]), np.zeros((2, 10)), THRESHOLD)
+    assert (verdicts.tolist(), launches.tolist()) == ([NO_SLOWDOWN, SLOWER], [4, 7])
+
+
+def test_few_launches_have_their_whole_range_for_an_interval() -> None:
+    assert median_interval([0.3, 0.1, 0.2, 0.4]) == (0.1, 0.4)
+    verdict = judge(np.array([0.0, 0.01, -0.01, 0.0]), np.zeros(4), THRESHOLD, 10)
+    assert verdict.change_interval == pytest.approx((np.expm1(-0.01), np.expm1(0.01)))
+    assert THRESHOLD < verdict.detectable < 0.1, "of ten launches like these"
+
+
+@pytest.mark.parametrize("sd", [0.005, 0.02])
+def test_looking_early_makes_no_false_alarms_and_overlooks_little(sd: float) -> None:
+    """Invented launches, without a second series."""
+    noise = np.random.default_rng(0).normal(0, sd, (2, 4000, 10))
+    verdicts, launches = decide_in_turn(noise[0], noise[1], THRESHOLD)
+    assert np.mean(verdicts == SLOWER) <= 0.002
+    assert np.median(launches) == 4
+    whole, early = decide(noise[0] + 0.05, noise[1], THRESHOLD), decide_in_turn(noise[0] + 0.05, noise[1], THRESHOLD)[0]
+    assert np.mean(early == SLOWER) >= np.mean(whole == SLOWER) - 0.005

@@ -21,7 +21,17 @@ import numpy as np
 from mlp_accel.bench.checks import PEER, losses_differ
 from mlp_accel.bench.engines.caches import own_caches
 from mlp_accel.bench.engines.engine import Engine, EngineError
-from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, Verdict, combine, judge, log_ratios, median_interval
+from mlp_accel.bench.gate.paired import (
+    INCONCLUSIVE,
+    LOOKS,
+    NO_SLOWDOWN,
+    Verdict,
+    clear,
+    combine,
+    judge,
+    log_ratios,
+    median_interval,
+)
 from mlp_accel.datasets import load
 from mlp_accel.network import init_params
 
@@ -52,7 +62,7 @@ class GateSettings:
     threshold : float
         Slowdowns up to this one do not matter: 0.03 is 3 %.
     launches, rounds : int
-        How often to start the workers, and epochs of each worker in a launch.
+        How often to start the workers at most, and epochs of each worker in a launch.
     """
 
     threshold: float
@@ -130,8 +140,10 @@ def run_gate(
             summaries.append(summary := summarize(launch.seconds))
             moved = {name: f"{math.expm1(summary[name]['log_ratio']):+.1%}" for name in (HEAD, CONTROL)}
             listen(f"{config['backend']} launch {number}/{settings.launches}: {moved[HEAD]}, control {moved[CONTROL]}")
-        change, control = ([launch[name]["log_ratio"] for launch in summaries] for name in (HEAD, CONTROL))
-        verdict = judge(change, control, settings.threshold)
+            change, control = (np.array([launch[name]["log_ratio"] for launch in summaries]) for name in (HEAD, CONTROL))
+            if number in LOOKS and clear(change, control, settings.threshold):
+                break
+        verdict = judge(change, control, settings.threshold, settings.launches)
         result["runs"].append({**verdict.to_dict(), "launches": summaries})
         return verdict
 

@@ -41,7 +41,7 @@ class Panel:
 WIDTH = 4.6
 """Inches: what the screen of a phone shows at its full size."""
 
-REASON_WIDTH = 62
+REASON_WIDTH = 52
 """Letters in a line of the reason why an engine has no time."""
 
 LABEL_DISTANCE = 0.045
