@@ -63,6 +63,12 @@ class Device:
                 "use fewer samples, a smaller batch size, a smaller network or fewer networks at once, or end what else runs there"
             ) from error
 
+    def versions(self) -> dict[str, str]:
+        """Of all that runs a kernel: the GPU, its driver, and the libraries that compile and launch."""
+        runtime, digits = self.cp.cuda.runtime, ".".join(map(str, self.cp.cuda.nvrtc.getVersion()))
+        found = {"gpu": self.name, "compute_capability": ".".join(map(str, self.capability)), "cupy": self.cp.__version__}
+        return {**found, "nvrtc": digits, "runtime": str(runtime.runtimeGetVersion()), "driver": str(runtime.driverGetVersion())}
+
     @property
     def capability(self) -> tuple[int, int]:
         """Compute capability."""

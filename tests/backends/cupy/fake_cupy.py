@@ -184,6 +184,7 @@ class FakeCupy(ModuleType):
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             Event=lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None),
             get_elapsed_time=lambda start, end: 1.0,
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError, funcSetAttribute=self._set_attribute),
         )
         self._core = SimpleNamespace(

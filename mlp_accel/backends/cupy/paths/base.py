@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +14,16 @@ import numpy.typing as npt
 
 from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
+from mlp_accel.backends.cupy import verdicts
 from mlp_accel.backends.cupy.device import Device
 from mlp_accel.backends.cupy.paths.runs import DeviceSamples, FusedRun
+from mlp_accel.backends.cupy.portable import packed
 from mlp_accel.backends.cupy.probe import first_line
-from mlp_accel.backends.cupy.source import ceil_div
+from mlp_accel.backends.cupy.verdicts import Verdict
 from mlp_accel.backends.loop import LoopPath
 from mlp_accel.backends.paths import EpochPath, PathRun, State, Task
-from mlp_accel.errors import DeviceMemoryError, PathError, SettingError
+from mlp_accel.errors import BackendUnavailableError, DeviceMemoryError, PathError, SettingError
+from mlp_accel.network import init_params
 
 TF32_VARIABLE = "MLP_ACCEL_TF32"
 
@@ -64,7 +68,7 @@ class FusedPath(EpochPath):
 
     def __init__(self, backend: Backend, gpu: Device) -> None:
         self.backend, self.gpu = backend, gpu
-        self._tried: set[Any] = set()
+        self._verdicts: dict[Any, Verdict] = {}
 
     def why_not(self, task: Task) -> str | None:
         needed, found = self.compute_capability, self.gpu.capability
@@ -87,41 +91,114 @@ class FusedPath(EpochPath):
         """A run of epochs of `n` samples."""
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
+        problem = self._verdict(task).problem
+        if problem:
+            raise PathError(problem)
         try:
             with self.gpu.training_stream():
-                samples = DeviceSamples.prepare(self.gpu, x, y)
-                shape = self._shape(task)
-                if shape not in self._tried:  # the same kernels are compared with the loop once
-                    problem = self._differs(replace(task, networks=1), states[:1], x, y, samples)
-                    if problem:
-                        raise PathError(f"its results are wrong: {problem}")
-                    self._tried.add(shape)
-                return self._start(task, states, samples, len(x))
-        except (DeviceMemoryError, PathError):
+                return self._start(task, states, DeviceSamples.prepare(self.gpu, x, y), len(x))
+        except DeviceMemoryError:
             raise
         except Exception as error:  # a compiler, a driver or a launch that fails rules out this path, not the training
             raise PathError(f"it fails ({first_line(error)})") from error
 
-    def _differs(self, task: Task, states: Sequence[State], x: Array, y: Array, samples: DeviceSamples) -> str | None:
-        """Train two steps by the path and by the loop; says how the results differ, or None if they agree."""
-        n = min(len(x), 2 * task.batch_size)
-        orders = np.linspace(0, len(x) - 1, n).astype(np.int32)[None]
-        scalars = trial_scalars(task, ceil_div(n, task.batch_size))
-        runs = self._start(task, states, samples, n), LoopPath(self.backend).start(task, states, x, y)
-        (ours, theirs), (our_losses, their_losses) = zip(
-            *(_results(run, self.backend, orders, scalars) for run in runs), strict=True
-        )
-        starts = [*_arrays(states[0]), np.zeros_like(their_losses)]
-        tolerance, eps = TOLERANCE[self.gpu.tf32], float(np.finfo(np.float32).eps)
-        for a, b, start in zip([*ours, our_losses], [*theirs, their_losses], starts, strict=True):
-            if not np.isfinite(b).all():
-                continue  # nothing to compare with: the training reports it
-            difference = float(np.abs(a - b).max())
-            change, rounding = float(np.abs(b - start).max()), 8 * eps * float(np.abs(b).max())
-            if not difference <= tolerance * change + rounding:
-                size = f"{difference:.1e}, where the loop changes them by up to {change:.1e}"
-                return f"after two steps they differ from the loop by {size}"
-        return None
+    def _verdict(self, task: Task) -> Verdict:
+        """Whether the kernels for this task, which are tried once, can be trusted."""
+        shape, several = self._shape(task), task.networks > 1
+        key = shape, several, task.data
+        if key not in self._verdicts:
+            kernels = hashlib.sha256(repr((shape.source(), shape.options())).encode()).hexdigest()
+            subject = {"path": self.name, "task": str(task), "data": task.data, "several_networks": several, "kernels": kernels}
+            subject |= {**self.gpu.versions(), "tf32": self.gpu.tf32}
+            request = {
+                "path": self.name,
+                "dtype": task.dtype,
+                "device": self.gpu.index,
+                "tf32": self.gpu.tf32,
+                "task": packed(task),
+            }
+            self._verdicts[key] = verdicts.verdict(self.name, subject, request, lambda: self._tried_here(task))
+        return self._verdicts[key]
+
+    def _tried_here(self, task: Task) -> str | None:
+        """The problem with this path, where no other process could try it; a context that the trial has broken is an error."""
+        problem = problem_of(self, task)
+        if problem:
+            try:
+                self.backend.to_numpy(self.backend.empty((1,)))
+            except Exception as error:
+                detail = f"the trial of the path {self.name} has broken the GPU context of this process: {first_line(error)}"
+                again = "start the program again, with MLP_ACCEL_PATH=loop if it happens again"
+                raise BackendUnavailableError("cupy", "a kernel failed", detail, again) from error
+        return problem
+
+
+def problem_of(path: FusedPath, task: Task) -> str | None:
+    """Train two steps by a path and by the loop, in this process; the problem with the path, or None.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If there is too little memory for it now.
+    """
+    try:
+        with path.gpu.training_stream():
+            difference = _difference(path, task)
+    except DeviceMemoryError:
+        raise
+    except Exception as error:
+        return f"it fails ({first_line(error)})"
+    return f"its results are wrong: {difference}" if difference else None
+
+
+def _difference(path: FusedPath, task: Task) -> str | None:
+    """Says how the results of two steps differ from those of the loop, or None if they agree."""
+    trial = Trial.of(task)
+    x, y = (path.backend.asarray(array) for array in (trial.x, trial.y))
+    runs = (
+        path._start(task, trial.states, DeviceSamples.prepare(path.gpu, x, y), len(trial.x)),
+        LoopPath(path.backend).start(task, trial.states, x, y),
+    )
+    (ours, our_losses), (theirs, their_losses) = (_results(run, path.backend, trial) for run in runs)
+    starts = [array for state in trial.states for array in _arrays(state)]
+    tolerance, eps = TOLERANCE[path.gpu.tf32], float(np.finfo(np.float32).eps)
+    triples = zip([*ours, our_losses], [*theirs, their_losses], [*starts, np.zeros_like(their_losses)], strict=True)
+    for a, b, start in triples:
+        if not np.isfinite(b).all():
+            continue  # nothing to compare with
+        difference = float(np.abs(a - b).max())
+        change, rounding = float(np.abs(b - start).max()), 8 * eps * float(np.abs(b).max())
+        if not difference <= tolerance * change + rounding:
+            size = f"{difference:.1e}, where the loop changes them by up to {change:.1e}"
+            return f"after two steps they differ from the loop by {size}"
+    return None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a path is tried on: two minibatches of random samples, the second a shorter one; one network, or two of several."""
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
+    states: list[State]
+    orders: npt.NDArray[Any]
+    scalars: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, task: Task) -> Trial:
+        """The same for every task of this kind: what one process finds, others can rely on."""
+        rng, n, networks = np.random.default_rng(0), task.batch_size + max(1, task.batch_size // 3), min(task.networks, 2)
+        shape = n, task.layer_sizes[0]
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8) * (rng.random(shape) < 0.3)
+        x = pixels if task.data == "uint8" else rng.normal(size=shape).astype(task.data)
+        y = rng.integers(0, task.layer_sizes[-1], n)
+        orders = np.stack([rng.permutation(n) for _ in range(networks)])
+        states = []
+        for seed in range(networks):
+            params = init_params(task.layer_sizes, seed, random_bias=True)
+            slots = [[(np.zeros_like(weights), np.zeros_like(bias)) for _ in range(task.rule.n_slots)] for weights, bias in params]
+            states.append(State(list(params), slots))
+        return cls(x, y, states, orders, np.repeat(trial_scalars(task, steps=2), networks, axis=0))
 
 
 def trial_scalars(task: Task, steps: int) -> npt.NDArray[np.float64]:
@@ -131,11 +208,9 @@ def trial_scalars(task: Task, steps: int) -> npt.NDArray[np.float64]:
     return size * (1.0 + 0.1 * np.arange(steps * count, dtype=np.float64)).reshape(1, steps, count)
 
 
-def _results(
-    run: PathRun, backend: Backend, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]
-) -> tuple[list[npt.NDArray[Any]], npt.NDArray[Any]]:
-    losses, _ = run.epoch(orders, scalars)
-    return list(_arrays(run.states()[0])), backend.to_numpy(losses)
+def _results(run: PathRun, backend: Backend, trial: Trial) -> tuple[list[npt.NDArray[Any]], npt.NDArray[Any]]:
+    losses, _ = run.epoch(trial.orders, trial.scalars)
+    return [array for state in run.states() for array in _arrays(state)], backend.to_numpy(losses)
 
 
 def _arrays(state: State) -> Iterator[npt.NDArray[Any]]:

@@ -11,6 +11,6 @@ from typing import Any
 from tests.backends.cupy.fake_cupy import FakeCupy
 
 fake: Any = FakeCupy(**json.loads(os.environ.get("FAKE_CUPY", "{}")))
-libraries = SimpleNamespace(nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), cublas=None)  # which it does without
+libraries = SimpleNamespace(nvrtc=fake.cuda.nvrtc, cublas=None)  # which it does without
 modules: dict[str, Any] = {"cupy": fake, "cupy.cuda": libraries}
 sys.modules.update(modules)
