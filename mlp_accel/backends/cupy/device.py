@@ -17,11 +17,19 @@ from mlp_accel.errors import DeviceMemoryError
 GIB = 2**30
 
 
-class _Entered(threading.local):
-    """The devices whose contexts this thread is in, innermost last."""
+_compute_types = threading.RLock()
+"""CuPy has one compute type of products for the whole process: while we begin a product, no other thread of ours may set it."""
+
+
+class _OfThread(threading.local):
+    """The devices whose contexts this thread is in, innermost last; and the stream that it trains on.
+
+    A stream that records a graph must not be given other work, so no two threads share one.
+    """
 
     def __init__(self) -> None:
         self.devices: list[Any] = []
+        self.stream: Any = None
 
 
 class Device:
@@ -45,17 +53,16 @@ class Device:
         self.module = cache(self._compile)
         self.around_launches: AbstractContextManager[Any] = nullcontext()
         """Entered, on the training's stream, around the launches of each epoch that our own kernels train: to measure them."""
-        self._entered = _Entered()
-        self._stream: Any = None
+        self._of_thread = _OfThread()
 
     def __enter__(self) -> Device:
         device = self.cp.cuda.Device(self.index)
         device.__enter__()
-        self._entered.devices.append(device)
+        self._of_thread.devices.append(device)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._entered.devices.pop().__exit__(kind, error, trace)
+        self._of_thread.devices.pop().__exit__(kind, error, trace)
         if kind is not None and issubclass(kind, self.cp.cuda.memory.OutOfMemoryError):
             free, total = self.memory()
             raise DeviceMemoryError(
@@ -110,7 +117,7 @@ class Device:
         core, single = self.cp._core, np.dtype(np.float32)
         linalg = core._routines_linalg
         wanted = linalg.COMPUTE_TYPE_TF32 if self.tf32 else linalg.COMPUTE_TYPE_DEFAULT
-        with self:
+        with self, _compute_types:
             before = core.get_compute_type(single)
             if before == wanted:
                 yield
@@ -144,14 +151,15 @@ class Device:
         """
         with self:
             outer = self.cp.cuda.get_current_stream()
-            if self._stream is None:
-                self._stream = self.cp.cuda.Stream(non_blocking=True)
-            if outer == self._stream:
+            if self._of_thread.stream is None:
+                self._of_thread.stream = self.cp.cuda.Stream(non_blocking=True)
+            stream = self._of_thread.stream
+            if outer == stream:
                 yield
                 return
-            self._stream.wait_event(outer.record())
+            stream.wait_event(outer.record())
             try:
-                with self._stream:
+                with stream:
                     yield
             finally:
-                outer.wait_event(self._stream.record())
+                outer.wait_event(stream.record())

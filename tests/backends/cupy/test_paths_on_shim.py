@@ -164,6 +164,17 @@ def test_many_networks_are_bit_equal_to_one_by_one(cupy: FakeCupy, path: str) ->
         assert (history.loss, history.accuracy) == (alone.loss, alone.accuracy)
 
 
+def test_samples_labels_or_networks_of_other_sizes_are_refused(cupy: FakeCupy) -> None:
+    problem, backend = Problem.random(replace(SMALL, rule=rule_of("momentum")), 20), CupyBackend()
+    for wrong in (replace(problem, y=problem.y[:-1]), replace(problem, x=problem.x[:, 1:])):
+        with pytest.raises(ValueError, match="takes 20 values and a label for each sample; got"):
+            start(backend, "graph", wrong)
+    (weights, bias), output = problem.states[0].params
+    for params in ([(weights.T, bias), output], [(weights, bias[1:]), output], [output]):
+        with pytest.raises(ValueError, match="a network of 20-12-5 at batch size 16 has the shapes"):
+            start(backend, "graph", replace(problem, states=[replace(problem.states[0], params=params)]))
+
+
 # Launches -------------------------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,6 +92,7 @@ class FusedPath(EpochPath):
         """A run of epochs of `n` samples."""
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
+        check_fit(task, states, x, y)
         problem = self._verdict(task).problem
         if problem:
             raise PathError(problem)
@@ -131,6 +133,20 @@ class FusedPath(EpochPath):
                 again = "start the program again, with MLP_ACCEL_PATH=loop if it happens again"
                 raise BackendUnavailableError("cupy", "a kernel failed", detail, again) from error
         return problem
+
+
+def check_fit(task: Task, states: Sequence[State], x: Array, y: Array) -> None:
+    """ValueError unless samples, labels and networks are those of the task: the kernels read them by their sizes alone."""
+    if y.shape != x.shape[:1] or x.shape[1:] != task.layer_sizes[:1]:
+        raise ValueError(f"{task} takes {task.layer_sizes[0]} values and a label for each sample; got {x.shape} and {y.shape}")
+    layers = list(pairwise(task.layer_sizes))
+    expected = [(layer, layer[1:]) for layer in layers]
+    for state in states:
+        planes = [state.params, *([layer[slot] for layer in state.slots] for slot in range(task.rule.n_slots))]
+        for plane in planes:
+            found = [(weights.shape, bias.shape) for weights, bias in plane]
+            if found != expected:
+                raise ValueError(f"a network of {task} has the shapes {expected}; got {found}")
 
 
 def problem_of(path: FusedPath, task: Task) -> str | None:
