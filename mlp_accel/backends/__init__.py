@@ -98,7 +98,8 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     name : {"auto", "cupy", "cupy:1", "numba", "numpy"}, optional
         A number after ``cupy`` picks one of several GPUs.
         By default the environment variable ``MLP_ACCEL_BACKEND``, read now; unset or empty it means ``"auto"``, which is the first
-        of cupy, numba and numpy that can run here. Which one that is, and why, is logged and stands in ``.selection``.
+        of cupy, numba and numpy that can run here and is not known to be slower than a later one. Which one that is, and why, is
+        logged and stands in ``.selection``.
     dtype : {"float32", "float64"}
         Of parameters, activations and gradients.
     source : str
@@ -127,11 +128,15 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
 
 
 def _first_usable() -> tuple[str, str]:
-    """The name of the first backend that can run here, and in words why those before it cannot."""
+    """The first backend that can run here and is not known to be slower than another, and in words why not those before it."""
     selection = "auto: the first that can run here"
     for candidate in BACKENDS:
         error = unavailable(candidate)
         if error is None:
-            return candidate, selection
-        selection += f"; {candidate}: {error.reason}"
+            faster = [why for other, why in backend_class(candidate).slower_than().items() if unavailable(other) is None]
+            if not faster:
+                return candidate, selection
+            selection += f"; {candidate}: {faster[0]}; ask for it by name to use it all the same"
+        else:
+            selection += f"; {candidate}: {error.reason}"
     raise error or RuntimeError("no backend is registered")  # the NumPy backend runs wherever this package does

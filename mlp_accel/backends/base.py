@@ -13,7 +13,7 @@ The module is longer than others because contract and reference belong on one pa
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -99,6 +99,14 @@ class Backend:
         BackendUnavailableError
             With the cause and the command that fixes it.
         """
+
+    @classmethod
+    def slower_than(cls) -> Mapping[str, str]:
+        """Backends known to be faster than this one on this machine, each with how that is known; asked where this one can run.
+
+        ``auto`` takes one of them in its place, if it can run, and says why.
+        """
+        return {}
 
     @contextmanager
     def limit_threads(self, count: int) -> Iterator[None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mlp_accel import BackendUnavailableError, DeviceMemoryError, SettingError, get_backend, init_params, mini_batch_sgd
+from mlp_accel import backends as registry
 from mlp_accel.backends import Backend
 from mlp_accel.backends.cupy.backend import CupyBackend
 from mlp_accel.backends.cupy.paths.steps import GraphPath
@@ -46,6 +48,33 @@ def test_tf32_is_off_unless_asked_for_whatever_cupy_is_set_to(cupy: FakeCupy, mo
         CupyBackend()
 
 
+def test_threads_do_not_change_each_others_compute_type(cupy: FakeCupy) -> None:
+    """It is one for the whole process: a product in TF32 of one backend must not make those of another less exact."""
+    exact, fast = CupyBackend(tf32=False), CupyBackend(tf32=True)
+    arrays = [exact.asarray(np.ones((4, 4), np.float32)) for _ in range(3)]
+    with ThreadPoolExecutor(1) as other:
+        with fast.gpu.computing():
+            product = other.submit(exact.gpu.matmul, *arrays)
+            with pytest.raises(TimeoutError):
+                product.result(timeout=0.2)
+            assert cupy.compute_types["float32"] == 7
+        product.result(timeout=60)
+    assert [entry for entry in cupy.events if entry.startswith("product")] == ["product (compute type 1)"]
+
+
+def test_each_thread_trains_on_a_stream_of_its_own(cupy: FakeCupy) -> None:
+    gpu = CupyBackend().gpu
+
+    def stream() -> Any:
+        with gpu.training_stream():
+            return cupy.cuda.get_current_stream()
+
+    with ThreadPoolExecutor(1) as other:
+        theirs = other.submit(stream).result()
+    assert stream() is stream()
+    assert stream() is not theirs
+
+
 @pytest.mark.parametrize("name", ["cupy", "cupy:1"])
 def test_a_number_picks_one_of_several_devices(install: Callable[..., FakeCupy], name: str) -> None:
     cupy = install(devices=2)
@@ -73,6 +102,28 @@ def test_a_device_that_is_not_there_is_an_error_that_says_which_are(install: Cal
     for name in ("numpy:1", "cupy:", "cupy:x", "cupy:-1"):
         with pytest.raises(SettingError, match="choose one of auto, cupy, numba, numpy, or cupy:1 for the second device"):
             get_backend(name)
+
+
+def test_auto_passes_over_a_gpu_that_should_be_slower_than_the_cpu_and_says_so(install: Callable[..., FakeCupy]) -> None:
+    install(capability="70")
+    backend = get_backend("auto")
+    numba_runs = registry.unavailable("numba") is None
+    assert backend.name == ("numba" if numba_runs else "cupy")
+    if numba_runs:
+        assert "cupy: Emulated GPU 0 is predicted to be slower: compute capability 7.0 is too low for any" in backend.selection
+    assert get_backend("cupy").name == "cupy"
+    install(capability="90")
+    assert get_backend("auto").name == "cupy"
+
+
+def test_auto_takes_a_slow_gpu_where_what_is_faster_cannot_run(
+    install: Callable[..., FakeCupy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(capability="70")
+    lacking = BackendUnavailableError("numba", "not installed", "no module named numba", "pip install numba")
+    there = registry.unavailable
+    monkeypatch.setattr(registry, "unavailable", lambda name: lacking if name == "numba" else there(name))
+    assert get_backend("auto").name == "cupy"
 
 
 # Failures -------------------------------------------------------------------------------------------------------------------------
