@@ -307,6 +307,7 @@ def test_the_map_says_who_is_fastest_and_what_the_rule_takes(
     assert {"loop", "graph", "numpy"} <= set(fields["seconds_per_step"])
     assert fields["rule"] == "graph"
     assert fields["fastest"] in fields["seconds_per_step"]
+    assert fields["rule_costs"] == fields["seconds_per_step"]["graph"] / fields["seconds_per_step"][fields["fastest_on_gpu"]]
 
 
 def test_the_clock_of_the_gpu_is_waited_for(study: Any) -> None:
