@@ -330,7 +330,7 @@ def charts() -> dict[Path, str]:
     return {CHARTS / name: text for name, text in draw(results, result_of(_read("until.json"))).items()}
 
 
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("**/*.md") if "_build" not in page.parts))
 FIGURES = (
     epoch_times,
     notebook_study,
