@@ -75,7 +75,7 @@ def draw(by_data: Mapping[str, Result], to_accuracy: Result) -> dict[str, str]:
         files[f"epoch-times-{name}.svg"] = chart(about, epochs, theme, columns=2)
         files[f"epoch-times-narrow-{name}.svg"] = chart(about, epochs, theme, columns=1)
         about = "Seconds to an accuracy on MNIST, mlp_accel beside other libraries"
-        files[f"time-to-accuracy-{name}.svg"] = chart(about, times, theme, columns=2)
+        files[f"time-to-accuracy-{name}.svg"] = chart(about, times, theme, columns=1)
     return files
 
 

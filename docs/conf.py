@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+
+import requests
+from sphinx.application import Sphinx
 
 import mlp_accel
 
@@ -47,3 +51,19 @@ napoleon_use_rtype = False
 
 os.environ["MLP_ACCEL_NUM_THREADS"] = "1"  # for the notebook: the steadiest where something else is running
 os.environ.setdefault("IPYTHONDIR", tempfile.mkdtemp())  # a home that cannot be written to is no obstacle
+
+
+def leave_out_other_sites(app: Sphinx) -> None:
+    """Check the links between the pages alone where there is no network, and say so."""
+    if app.builder.name != "linkcheck":
+        return
+    try:
+        requests.head("https://www.python.org", timeout=10)
+    except requests.RequestException as error:
+        print(f"links to other sites are NOT checked: {error}", file=sys.stderr)
+        app.config.linkcheck_ignore = [r"https?://"]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", leave_out_other_sites)
