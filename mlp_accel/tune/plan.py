@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -107,11 +108,14 @@ class Plan:
         self._measured = True
 
     def again(self, task: Task) -> None:
-        """Put back a task that was lost with its worker; from the second time on in halves, for it may be one network's fault."""
-        half = (len(task.networks) + 1) // 2 if task.losses > 1 else len(task.networks)
-        for networks in (task.networks[:half], task.networks[half:]):
-            if networks:
-                self._again.append(Task(networks, task.losses))
+        """Put back a task that was lost with its worker: whole at first, then in small parts, at last each network alone.
+
+        If one network is what takes workers down, it is the only one that is lost in the end.
+        """
+        count = len(task.networks)
+        size = {1: count, 2: math.isqrt(count - 1) + 1}.get(task.losses, 1)
+        for first in range(0, count, size):
+            self._again.append(Task(task.networks[first : first + size], task.losses))
 
     def rest(self) -> list[Network]:
         """All networks that no worker has."""

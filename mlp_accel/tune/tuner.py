@@ -265,9 +265,11 @@ class Search:
             plan.again(replace(task, losses=task.losses + 1))
 
     def _end_hung(self, plan: Plan) -> None:
-        """End the workers of tasks that take too long."""
-        now = self.workers.now()
-        for pending in [pending for pending, (_, deadline) in self._running.items() if now > deadline]:
+        """End the workers of tasks that take too long; those that have been out longest stand first."""
+        while self._running:
+            pending, (_, deadline) = next(iter(self._running.items()))
+            if self.workers.now() <= deadline:
+                return
             task, _ = self._running.pop(pending)
             if not self.workers.end(pending):
                 raise ClusterLostError(f"a task has hung for {self.timeout:g} s, and this executor cannot end it")
