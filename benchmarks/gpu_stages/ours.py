@@ -138,8 +138,8 @@ def _test_accuracy(backend: Backend, params: Any) -> dict[str, Any]:
 def cell(hidden: int, batch: int, effort: Effort) -> dict[str, Any]:
     """Seconds for a step by each way to train, and who is fastest, for one size of the hidden layer and of the minibatch.
 
-    ``rule`` is the path that is taken on the GPU where nobody asks for another one, and ``rule_costs`` how many times longer it takes
-    than the fastest there.
+    ``rule`` is the path that is taken on the GPU where nobody asks for another one, and ``rule_costs`` how many times longer it
+    takes than the fastest there.
     """
     gpu = gpu_backend()
     case = Case((784, hidden, 10), learning_rate=0.01)
