@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 SAME, SLOWED = KINDS = ("same", "slowed")
 SLOWDOWN = 0.10
 SAMPLES, EPOCHS = 10_000, 12
-BENCH = ("bench", "--backends", "numpy,numba", "--threads", "1", "--epochs", str(EPOCHS))
+BENCH = ("bench", "--backends", "numpy,numba", "--threads", "1", "--starts", "1", "--epochs", str(EPOCHS))
 GOALS = {SAME: (0.0, 0.01), SLOWED: (0.90, 1.0)}
 """The share of comparisons in which an engine is called slower: at least and at most."""
 
@@ -50,6 +50,8 @@ def record(options: argparse.Namespace) -> None:
         folder = Path(temporary)
         packages = _build(folder, content["commit"])
         _write_data(folder / "mnist.npz")
+        for package in packages.values():
+            _run(package, folder)  # compiles
         while (kind := min(KINDS, key=lambda name: len(content["runs"][name]))) and monotonic() < deadline:
             if len(content["runs"][kind]) >= options.runs:
                 break
@@ -119,8 +121,10 @@ def _result(times: dict[str, list[float]]) -> Result:
 def _run(package: Path, folder: Path) -> dict[str, list[float]]:
     """The epoch times of each engine in one run of the command."""
     command = [sys.executable, "-P", "-m", "mlp_accel", *BENCH, "--data", str(folder / "mnist.npz"), "--json", "-"]
-    variables = {**os.environ, "PYTHONPATH": str(package)}
-    found = subprocess.run(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    variables = {**os.environ, "PYTHONPATH": str(package), "MLP_ACCEL_CACHE_DIR": str(folder / "cache")}
+    found = subprocess.run(command, cwd=folder, env=variables, capture_output=True, check=False)
+    if found.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit status {found.returncode}: {found.stderr[-500:].decode()}")
     rows = [row for row in json.loads(found.stdout)["results"] if row["epoch_seconds"]]
     return {f"{row['name']} {row['path']}": [round(s, 7) for s in row["epoch_seconds"]["samples"]] for row in rows}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlp_accel.cli.console import MARKDOWN, printable
 from mlp_accel.errors import MlpAccelError, SettingError
-from mlp_accel.exit_codes import DIFFERENT, OK, UNDECIDED, WRONG_USAGE
+from mlp_accel.exit_codes import DIFFERENT, INTERNAL_ERROR, OK, UNDECIDED, WRONG_USAGE
 from mlp_accel.files import write_text
 
 MERGE = re.compile(r"refs/pull/\d+/merge")
@@ -38,10 +38,12 @@ def run_action(variables: Mapping[str, str]) -> int:
     base = find_base(workspace, variables)
     fetch(workspace, base)
     code, summary = _gate(workspace, folder, base, variables)
-    _append(variables, "GITHUB_STEP_SUMMARY", summary)
-    _append(variables, "GITHUB_OUTPUT", f"verdict={VERDICTS.get(code, 'failed')}\nfolder={folder}\n")
     report = folder / "gate.json"
     content = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {"results": []}
+    if code in VERDICTS and not content["results"]:
+        code = INTERNAL_ERROR  # no verdict of the gate: Python itself ends with 1
+    _append(variables, "GITHUB_STEP_SUMMARY", summary)
+    _append(variables, "GITHUB_OUTPUT", f"verdict={VERDICTS.get(code, 'failed')}\nfolder={folder}\n")
     sys.stdout.write(f"{annotation(code, content['results'])}\n")
     return OK if code == UNDECIDED and variables.get("GATE_FAIL_ON_INCONCLUSIVE") != "true" else code
 

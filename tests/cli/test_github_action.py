@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlp_accel.cli.github_action import annotation, fetch, find_base
+from mlp_accel.cli.github_action import annotation, fetch, find_base, run_action
 from mlp_accel.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,65 @@ def test_the_annotation_says_what_was_found_and_commands_nothing() -> None:
     assert annotation(0, []).startswith("::notice title=mlp-accel gate%3A No slowdown found::")
     assert annotation(4, []).startswith("::warning title=mlp-accel gate%3A Inconclusive::")
     assert annotation(2, []) == "::error title=mlp-accel gate%3A Failed::see the log of this step"
+
+
+@pytest.mark.parametrize(
+    ("code", "strict", "expected", "level", "verdict"),
+    [
+        (0, "", 0, "notice", "no slowdown found"),
+        (1, "", 1, "error", "slower"),
+        (4, "", 0, "warning", "inconclusive"),
+        (4, "true", 4, "warning", "inconclusive"),
+        (3, "", 3, "error", "failed"),
+    ],
+)
+def test_what_the_gate_says_goes_to_the_summary_the_outputs_and_an_annotation(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    code: int,
+    strict: str,
+    expected: int,
+    level: str,
+    verdict: str,
+) -> None:
+    """The command is replaced by one that notes how it was called, and ends as the gate would."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "base")
+    stand_in = """
+import json, pathlib, sys
+options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+row = {"backend": "numba", "verdict": "as planned", "reason": " ".join(sys.argv[1:])}
+pathlib.Path(options["--json"]).write_text(json.dumps({"results": [row]}))
+print("| a table |")
+sys.exit(CODE)""".replace("CODE", str(code))
+    (tmp_path / "mlp_accel.py").write_text(stand_in)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    files = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    github = {"GITHUB_WORKSPACE": str(tmp_path), "RUNNER_TEMP": str(tmp_path), **files}
+    inputs = {"GATE_BASE": "HEAD", "GATE_OPTIONS": "--hidden '64,32'", "GATE_FAIL_ON_INCONCLUSIVE": strict}
+    assert run_action({**os.environ, **github, **inputs}) == expected
+    folder = tmp_path / "mlp-accel-gate"
+    output = capfd.readouterr().out
+    assert output.startswith(
+        f"::{level} title=mlp-accel gate%3A {verdict.capitalize()}::numba: as planned: ab --base HEAD --hidden 64,32"
+    )
+    assert f"--plot {folder / 'gate.png'} --format markdown" in output
+    assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text() == "### mlp-accel gate\n\n| a table |\n"
+    assert (tmp_path / "GITHUB_OUTPUT").read_text() == f"verdict={verdict}\nfolder={folder}\n"
+    assert (folder / "gate.md").read_text() == "| a table |\n"
+
+
+def test_a_command_that_leaves_no_report_has_found_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python itself ends with 1, which otherwise means slower."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "base")
+    (tmp_path / "mlp_accel.py").write_text("raise ValueError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    files = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    github = {"GITHUB_WORKSPACE": str(tmp_path), "RUNNER_TEMP": str(tmp_path), **files}
+    assert run_action({**os.environ, **github, "GATE_BASE": "HEAD"}) == 70
+    assert (tmp_path / "GITHUB_OUTPUT").read_text().startswith("verdict=failed\n")
 
 
 def steps() -> list[dict[str, Any]]:
