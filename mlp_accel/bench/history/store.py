@@ -51,7 +51,11 @@ class FolderStore:
         if not self.folder.is_dir():
             raise SettingError(f"there is no folder {self.folder}; `mlp-accel bench --record FOLDER` makes one")
         for path in sorted(self.folder.rglob("*.json")):
-            yield str(path), path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise SettingError(f"{path}: cannot be read: {error.strerror or error}") from error
+            yield str(path), content
 
 
 class BranchStore:
@@ -89,7 +93,8 @@ class BranchStore:
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Every file: where it is and what is in it."""
         try:
-            archive = git(self.root, "archive", "--format=tar", self.branch)
+            named = ("rev-parse", "--verify", "--end-of-options", f"{self.branch}^{{commit}}")
+            archive = git(self.root, "archive", "--format=tar", git_text(self.root, *named))
         except subprocess.CalledProcessError as error:
             raise SettingError(f"there is no branch {self.branch!r} in {self.root} ({said(error)})") from error
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

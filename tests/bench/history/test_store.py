@@ -96,6 +96,9 @@ def test_a_store_that_cannot_be_is_an_error(root: Path, tmp_path: Path) -> None:
         read_results(find_store(f"{BRANCH}nowhere", root))
     with pytest.raises(SettingError, match="in no git repository"):
         find_store(f"{BRANCH}speed", tmp_path)
+    (tmp_path / "folder" / "a.json").mkdir(parents=True)
+    with pytest.raises(SettingError, match=r"a\.json: cannot be read"):
+        read_results(find_store(str(tmp_path / "folder")))
     (tmp_path / "file").write_text("")
     for name, words in (
         (str(tmp_path / "file"), "cannot record in"),
