@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from mlp_accel.bench.gate import builds
-from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, LAUNCHES, ROUNDS, run_launch, summarize, write_inputs
+from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, LAUNCHES, run_launch, summarize, write_inputs
+from mlp_accel.bench.gate.measures import EPOCH, ROUNDS
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER, Floats, combine, decide_in_turn
 from mlp_accel.environment import environment
 from mlp_accel.files import write_text
@@ -315,7 +316,7 @@ def main() -> int:
     parser.add_argument("stage", choices=("record", "real", "resample"))
     parser.add_argument("condition", nargs="?", choices=CONDITIONS, help="of the stages record and real")
     parser.add_argument("--launches", type=int, default=4 * LAUNCHES, help="of each backend in a record")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="epochs of each worker in a launch")
+    parser.add_argument("--rounds", type=int, default=ROUNDS[EPOCH], help="epochs of each worker in a launch")
     parser.add_argument("--gates", type=int, default=10, help="real ones, every second of the slowed build")
     parser.add_argument("--draws", type=int, default=1000, help="resampled gates of each kind")
     parser.add_argument("--minutes", type=float, default=9, help="a stage stops after this time, to be continued")

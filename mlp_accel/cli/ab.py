@@ -54,7 +54,21 @@ class AbOptions:
     backend_list: BackendList = None
     threshold: Annotated[str, typer.Option(help="A slowdown up to this one does not matter")] = "3%"
     launches: Annotated[int, typer.Option(help="How often to start the workers anew, unless it is clear before; at least 7")] = 10
-    rounds: Annotated[int, typer.Option(help="Epochs of each worker in a launch; at least 6")] = 100
+    rounds: Annotated[
+        int | None,
+        typer.Option(help="Samples of each build in a launch; at least 6  [default: 100 epochs or calls]", show_default=False),
+    ] = None
+    measure: Annotated[
+        str, typer.Option(help="epoch; import, transfer, start, first-start (compilation): seconds; memory: bytes at most")
+    ] = "epoch"
+    call: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Measure calls of this function, in any repository, in place of mlp_accel; it takes no arguments",
+            show_default=False,
+        ),
+    ] = None
     data: Data = None
     hidden: Hidden = None
     activation: Activation = None
@@ -84,15 +98,20 @@ class AbOptions:
 def ab(options: AbOptions) -> None:
     """Is the working tree slower than a commit? Builds both and runs them in turns. Exit 0 no, 1 yes, 4 that cannot be said."""
     from mlp_accel.bench.gate import builds
+    from mlp_accel.bench.gate.measures import ROUNDS
     from mlp_accel.environment import environment
 
     limit = parse_share(options.threshold, "--threshold", "slowdown")
-    check_counts(options.launches, options.rounds)
+    measure = _measure_of(options)
+    rounds = options.rounds or ROUNDS[measure]
+    check_counts(options.launches, rounds)
     check_choice("format", options.form, FORMATS)
     settings = read_settings(RECIPES["default"], options)
     names, source = backends_to_measure(options.backend_list)
     named = bool(options.backend_list or source)
     path, names, note = find_path(options.path, names, named)
+    if options.call:
+        names, note = [options.call], None
     check_outputs(options.json_file, options.plot)
     config = {
         **{name: getattr(settings, name) for name in SETTINGS},
@@ -103,11 +122,13 @@ def ab(options: AbOptions) -> None:
         "base": options.base,
         "threshold": limit,
         "launches": options.launches,
-        "rounds": options.rounds,
+        "rounds": rounds,
+        "measure": measure,
+        "call": options.call,
     }
-    root = builds.checkout_root(Path.cwd())
+    root = builds.repository_root(Path.cwd()) if options.call else builds.checkout_root(Path.cwd())
     commit = builds.resolve(root, options.base)
-    if not builds.has_file(root, commit, HARNESS):
+    if not options.call and not builds.has_file(root, commit, HARNESS):
         _check_older_base(options.base, settings)
     console = progress_console(options.json_file, options.form)
     console.print(f"is the working tree in {root} slower than {options.base} ({commit[:10]})?")
@@ -142,7 +163,8 @@ def _measure(
     from mlp_accel.bench.gate.launches import GateSettings, run_gate, write_inputs
     from mlp_accel.bench.gate.paired import INCONCLUSIVE
 
-    missing = {name: error for name in names if (error := backends.unavailable(name))}
+    call = config["call"]
+    missing = {} if call else {name: error for name in names if (error := backends.unavailable(name))}
     settings = GateSettings(config["threshold"], config["launches"], config["rounds"])
     rows = {
         name: {"backend": name, "verdict": "unavailable", "reason": error.reason, "runs": []} for name, error in missing.items()
@@ -150,15 +172,19 @@ def _measure(
     with tempfile.TemporaryDirectory(prefix="mlp-accel-ab.") as temporary:
         folder = Path(temporary)
         inputs = folder / "inputs.npz"
-        config["data"] = write_inputs(inputs, config)
+        if not call:
+            config["data"] = write_inputs(inputs, config)
         base, head = folder / "base-build", folder / "head-build"
         try:
             if len(missing) < len(names):
                 builds.export_commit(root, commit, folder / "base")
-                builds.install(folder / "base", base)
                 builds.export_working_tree(root, folder / "head")
-                builds.install(folder / "head", head)
-                listen("built both")
+                if call:  # it need not be a package
+                    base, head = folder / "base", folder / "head"
+                else:
+                    builds.install(folder / "base", base)
+                    builds.install(folder / "head", head)
+                    listen("built both")
             for name in names:
                 if name not in missing:
                     gate = {**config, "backend": name, "inputs": str(inputs)}
@@ -208,3 +234,15 @@ def _check_older_base(base: str, settings: Recipe) -> None:
     if settings.activation not in OLDER_ACTIVATIONS:
         known = ", ".join(OLDER_ACTIVATIONS)
         raise SettingError(f"the base {base!r} does not know the activation {settings.activation!r}; choose one of {known}")
+
+
+def _measure_of(options: AbOptions) -> str:
+    """What is measured, checked."""
+    from mlp_accel.bench.gate.measures import CALL, EPOCH, MEASURES
+
+    if options.call is None:
+        return check_choice("measure", options.measure, MEASURES)
+    module, _, function = options.call.partition(":")
+    if options.measure != EPOCH or not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise SettingError(f"--call takes module:function, and no --measure beside it; got {options.call!r}")
+    return CALL

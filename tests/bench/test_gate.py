@@ -18,6 +18,7 @@ from mlp_accel.bench.gate import builds
 from mlp_accel.bench.gate import launches as gate
 from mlp_accel.bench.gate import worker as gate_worker
 from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, GateSettings, Launch, LaunchError, run_gate, run_launch, write_inputs
+from mlp_accel.bench.gate.measures import MEASURES
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER
 from mlp_accel.bench.gate.plot import plot_gate
 
@@ -262,3 +263,77 @@ def test_a_gate_with_nothing_wrong_ends_after_four_launches(monkeypatch: pytest.
     assert (result["verdict"], len(run["launches"])) == (NO_SLOWDOWN, 4)
     assert 0.03 < run["detectable"] < 0.05, "of a whole series"
     json.dumps(result, allow_nan=False)
+
+
+# What else is measured ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [measure for measure in MEASURES if measure != "epoch"])
+def test_what_a_process_does_once_is_measured_in_a_new_one_each_round(config: dict[str, Any], build: Path, measure: str) -> None:
+    launch = run_launch({BASE: build, HEAD: build}, {**config, "measure": measure}, 1, random.Random(0))
+    assert {name: len(times) for name, times in launch.seconds.items()} == {BASE: 1, HEAD: 1}
+    if measure == "memory":
+        assert all(1e7 < size < 1e10 for (size,) in launch.seconds.values())
+    else:
+        assert all(0 < time < 100 for (time,) in launch.seconds.values())
+    assert launch.paths == dict.fromkeys((BASE, HEAD), "only imported" if measure == "import" else "loop")
+
+
+LATE = "import time\n_clock = time.perf_counter\ntime.perf_counter = lambda: _clock() + 1000"
+"""A clock that is put forward when this is executed."""
+
+LATE_TRAINER = f"""
+_init = Trainer.__init__
+def late(self, *arguments, **settings):
+    _init(self, *arguments, **settings)
+    exec({LATE!r}, globals())
+Trainer.__init__ = late"""
+
+
+@pytest.mark.parametrize(
+    ("measure", "module", "planted", "seen"),
+    [
+        ("import", "__init__", LATE, True),
+        ("import", "training/trainer", LATE_TRAINER, False),
+        ("transfer", "training/trainer", LATE_TRAINER, True),
+        ("start", "__init__", LATE, True),
+    ],
+)
+def test_each_measure_sees_what_it_is_of(
+    config: dict[str, Any], build: Path, tmp_path: Path, measure: str, module: str, planted: str, seen: bool
+) -> None:
+    slow = copy_package(tmp_path, planted, module)
+    launch = run_launch({BASE: build, HEAD: slow}, {**config, "measure": measure}, 1, random.Random(0))
+    assert (launch.seconds[HEAD][0] > 900) == seen
+    assert launch.seconds[BASE][0] < 900
+
+
+def module(folder: Path, source: str) -> Path:
+    """Somebody's repository, with one module."""
+    folder.mkdir()
+    (folder / "work.py").write_text(source)
+    return folder
+
+
+SUM = "import numpy as np\ndef total(): return {{'sum': sum(range({})), 'array': np.arange(3) * {}, 'name': 'a'}}"
+
+
+def test_a_function_of_any_repository_is_called_and_its_results_are_checked(tmp_path: Path) -> None:
+    config = {"backend": "work:total", "call": "work:total", "measure": "call", "threads": 1, "seed": 0}
+    config["inputs"] = str(tmp_path / "inputs.npz")
+    base, same, slow, wrong = (
+        module(tmp_path / name, source)
+        for name, source in (
+            ("base", SUM.format("20000", "1.0")),
+            ("same", SUM.format("20000", "(1 + 1e-6)")),
+            ("slow", "import time\n" + SUM.format("20000", "(time.sleep(0.02) or 1.0)")),
+            ("wrong", SUM.format("20000", "1.01")),
+        )
+    )
+    launch = run_launch({BASE: base, HEAD: same}, config, 3, random.Random(0))
+    assert all(1e-5 < time < 0.1 for times in launch.seconds.values() for time in times)
+    assert launch.paths[BASE].endswith("calls a sample")
+    with pytest.raises(LaunchError, match="head does not compute what base computes"):
+        run_launch({BASE: base, HEAD: wrong}, config, 1, random.Random(0))
+    result = run_gate(base, slow, config, GateSettings(threshold=0.5, launches=7, rounds=6))
+    assert (result["verdict"], result["backend"]) == (SLOWER, "work:total")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlp_accel.bench.gate import launches as gate
+from mlp_accel.bench.gate.measures import EPOCH
 from mlp_accel.bench.output.gate import gate_table
 from mlp_accel.bench.output.markdown import markdown_table
 from mlp_accel.cli.ab import ab
@@ -202,6 +203,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--base", "older", "--optimizer", "adam"], ["the base 'older' knows plain SGD alone"]),
         (["--base", "older", "--weight-decay", "0.1"], ["the base 'older' knows plain SGD alone"]),
         (["--base", "older", "--activation", "gelu"], ["does not know the activation 'gelu'", "tanh, relu, sigmoid"]),
+        (["--base", "main", "--measure", "taste"], ["measure", "'taste'", "first-start"]),
+        (["--base", "main", "--call", "work"], ["--call takes module:function", "'work'"]),
+        (["--base", "main", "--call", "work:total", "--measure", "import"], ["no --measure beside it"]),
         ([], ["--base"]),
     ],
     ids=str,
@@ -213,7 +217,8 @@ def test_ab_says_what_was_wrong(checkout: Path, arguments: list[str], words: lis
 def test_the_defaults_of_ab_are_those_of_the_gate() -> None:
     """The command does not import the gate, which needs SciPy, until it is used."""
     parameters = inspect.signature(ab).parameters
-    assert (parameters["launches"].default, parameters["rounds"].default) == (gate.LAUNCHES, gate.ROUNDS)
+    assert parameters["launches"].default == gate.LAUNCHES
+    assert parameters["measure"].default == EPOCH
 
 
 def test_ab_needs_a_checkout(tmp_path: Path) -> None:
@@ -267,3 +272,24 @@ def test_a_signal_ends_ab_with_its_workers_and_temporary_folders(checkout: Path,
     assert not caches.exists(), "what temporary builds compile goes with them"
     workers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
     assert str(temporary) not in workers
+
+
+def test_ab_gates_a_repository_that_is_not_ours(tmp_path: Path) -> None:
+    root = tmp_path / "theirs"
+    (root / "src").mkdir(parents=True)
+    (root / "numbers.txt").write_text("1 2 3")
+    source = "from pathlib import Path\ndef total(): return sum(map(int, Path('numbers.txt').read_text().split()))\n"
+    (root / "src" / "work.py").write_text(source)
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    (root / "src" / "work.py").write_text(source.replace("return sum", "return 1 + sum"))
+    result = in_folder(root, "ab", "--base", "main", "--call", "work:total", "--rounds", "6", "--json", str(tmp_path / "ab.json"))
+    assert result.returncode == 4, result.stderr
+    assert "work:total: inconclusive: a run failed: head does not compute what base computes" in result.stdout
+    (root / "src" / "work.py").write_text(f"# another comment\n{source}")
+    arguments = ("--launches", "7", "--rounds", "6", "--threshold", "90%", "--json", str(tmp_path / "ab.json"))
+    result = in_folder(root, "ab", "--base", "main", "--call", "work:total", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (row,) = json.loads((tmp_path / "ab.json").read_text())["results"]
+    assert (row["backend"], row["verdict"]) == ("work:total", "no slowdown found")

@@ -21,6 +21,22 @@ class BuildError(MlpAccelError):
     """A build could not be made; the message names it and ends with what the builder said."""
 
 
+def repository_root(folder: Path) -> Path:
+    """The top of the git checkout that `folder` is in, whatever it holds.
+
+    Raises
+    ------
+    SettingError
+        If there is none.
+    """
+    try:
+        return Path(_git(folder, "rev-parse", "--show-toplevel"))
+    except FileNotFoundError as error:
+        raise SettingError("git is not installed; without it there is no base to compare with") from error
+    except subprocess.CalledProcessError as error:
+        raise SettingError(f"{folder} is not in a git checkout; run this in one ({_said(error)})") from error
+
+
 def checkout_root(folder: Path) -> Path:
     """The top of the git checkout of mlp_accel that `folder` is in.
 
@@ -29,12 +45,7 @@ def checkout_root(folder: Path) -> Path:
     SettingError
         If there is none.
     """
-    try:
-        root = Path(_git(folder, "rev-parse", "--show-toplevel"))
-    except FileNotFoundError as error:
-        raise SettingError("git is not installed; without it there is no base to compare with") from error
-    except subprocess.CalledProcessError as error:
-        raise SettingError(f"{folder} is not in a git checkout; run this in a checkout of mlp_accel ({_said(error)})") from error
+    root = repository_root(folder)
     if not (root / "mlp_accel" / "__init__.py").is_file() or not (root / "pyproject.toml").is_file():
         raise SettingError(f"{root} is no checkout of mlp_accel: it has no mlp_accel/__init__.py or no pyproject.toml")
     return root

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from mlp_accel.bench.checks import PEER, losses_differ
 from mlp_accel.bench.engines.caches import own_caches
 from mlp_accel.bench.engines.engine import Engine, EngineError
+from mlp_accel.bench.gate.measures import EPOCH, FIRST_START, ROUNDS, in_one_process
 from mlp_accel.bench.gate.paired import (
     INCONCLUSIVE,
     LOOKS,
@@ -36,12 +38,15 @@ from mlp_accel.datasets import load
 from mlp_accel.network import init_params
 
 BASE, HEAD, CONTROL = "base", "head", "control"
-LAUNCHES, ROUNDS = 10, 100
+LAUNCHES = 10
 
 SAMPLES = 5120
 """How many samples of the training set a worker trains on. These 40 minibatches of 128 take 3 to 20 ms, so that the builds take
 turns quickly and a gate takes a minute or two. The price: what an epoch costs once weighs more than in a whole one, and the data
 fits the caches."""
+
+RESULT_TOLERANCE = 0.001
+"""How far numbers in the result of a user's own function may differ, as a share of them."""
 
 EPOCH_TIMEOUT = 300.0
 """Seconds after which a worker counts as hung; the first launch also compiles."""
@@ -67,7 +72,7 @@ class GateSettings:
 
     threshold: float
     launches: int = LAUNCHES
-    rounds: int = ROUNDS
+    rounds: int = ROUNDS[EPOCH]
 
 
 @dataclass(frozen=True)
@@ -176,14 +181,14 @@ def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any
 def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
     """Start one worker for each build, and time `rounds` epochs of each, in a new random order every round.
 
-    While one of them works the others are stopped. What they compile is kept beside their inputs, and goes with them.
+    While one of them works the others are stopped. What is not an epoch or a call has a new process for each round.
 
     Parameters
     ----------
     builds : dict
         Name of the worker, and the folder that its package is in.
     config : dict
-        As `BuildWorker` takes it, but for ``cores``.
+        As the worker takes it, but for ``cores``; ``measure`` says what is measured, by default epochs.
     rounds : int
         Epochs of each worker.
     rng : random.Random
@@ -198,29 +203,70 @@ def run_launch(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, 
     LaunchError
         If a worker fails, or two of them do not compute the same.
     """
-    names = list(builds)
-    variables = own_caches(Path(config["inputs"]).parent / "caches")
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    first_loss, paths = {}, {}
     config = {**config, "cores": _same_cores(config["threads"], rng)}
+    in_turns = _rounds_of_processes if in_one_process(config.get("measure", EPOCH)) else _processes_of_rounds
+    return in_turns(builds, config, rounds, rng)
+
+
+def _rounds_of_processes(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
+    """One process for each build, whose rounds follow each other."""
+    names = list(builds)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    started: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         engines = {}
         for name in rng.sample(names, len(names)):
-            engines[name] = _started(name, builds[name], variables, stack)
-            _call(engines[name], name, "create", config)
-            started = _call(engines[name], name, "warm_up")
-            first_loss[name], paths[name] = started["loss"], started["path"]
-        for name in names[1:]:
-            problem = losses_differ([first_loss[name]], [first_loss[names[0]]], PEER)
-            if problem:
-                raise LaunchError(f"{name} does not compute what {names[0]} computes, so their times say nothing: {problem}")
+            engines[name] = _started(name, builds[name], config, _caches(config), stack)
+            started[name] = _call(engines[name], name, "warm_up")
+        _check_the_same(names, started)
         for _ in range(rounds):
             for name in rng.sample(names, len(names)):
                 answer = _call(engines[name], name, "epoch")
                 if not math.isfinite(answer["loss"]):
                     raise LaunchError(f"{name}: the loss became {answer['loss']}")
                 seconds[name].append(answer["seconds"])
-    return Launch(seconds, paths)
+    return Launch(seconds, {name: started[name]["path"] for name in names})
+
+
+def _processes_of_rounds(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:
+    """A new process for each build in each round; before the first round of all one more, which fills the caches."""
+    names = list(builds)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    started: dict[str, dict[str, Any]] = {}
+    always_empty = config["measure"] == FIRST_START
+    fill = not always_empty and not _caches(config).exists()
+    for number in range(-1 if fill else 0, rounds):
+        for name in rng.sample(names, len(names)):
+            with ExitStack() as stack:
+                caches = _caches(config)
+                if always_empty:
+                    caches = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=caches.parent)))
+                engine = _started(name, builds[name], config, caches, stack)
+                started[name] = _call(engine, name, "warm_up")
+                if number >= 0:
+                    seconds[name].append(_call(engine, name, "epoch")["seconds"])
+        _check_the_same(names, started)
+    return Launch(seconds, {name: started[name]["path"] for name in names})
+
+
+def _check_the_same(names: Sequence[str], started: Mapping[str, dict[str, Any]]) -> None:
+    """Raise `LaunchError` if the workers do not compute the same: then their times say nothing."""
+    first = started[names[0]]
+    for name in names[1:]:
+        problem = None
+        if "loss" in first:
+            problem = losses_differ([started[name]["loss"]], [first["loss"]], PEER)
+        elif len(first["values"]) != len(started[name]["values"]) or not np.allclose(
+            started[name]["values"], first["values"], rtol=RESULT_TOLERANCE, atol=0, equal_nan=True
+        ):
+            problem = f"its results are others (tolerance {RESULT_TOLERANCE:.1%})"
+        if problem:
+            raise LaunchError(f"{name} does not compute what {names[0]} computes, so their times say nothing: {problem}")
+
+
+def _caches(config: dict[str, Any]) -> Path:
+    """Where builds keep what they compile: beside their inputs, with which it goes."""
+    return Path(config["inputs"]).parent / "caches"
 
 
 def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
@@ -233,10 +279,11 @@ def _same_cores(threads: int, rng: random.Random) -> list[int] | None:
     return rng.sample(sorted(os.sched_getaffinity(0)), threads)
 
 
-def _started(name: str, build: Path, variables: Mapping[str, str], stack: ExitStack) -> Engine:
+def _started(name: str, build: Path, config: dict[str, Any], caches: Path, stack: ExitStack) -> Engine:
     worker = Path(__file__).with_name("worker.py")
-    engine = Engine([sys.executable, "-P", str(worker), str(build)], EPOCH_TIMEOUT, variables)
+    engine = Engine([sys.executable, "-P", str(worker), str(build)], EPOCH_TIMEOUT, own_caches(caches))
     stack.callback(engine.close)
+    _call(engine, name, "create", config)
     return engine
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,6 +28,11 @@ def plot_gate(result: dict[str, Any]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
+    with rc_context({"text.parse_math": False}):  # a $ in a name is one
+        return _draw(result)
+
+
+def _draw(result: dict[str, Any]) -> Figure:
     rows = [row for row in result["results"] if row["runs"]]
     columns = max((len(row["runs"]) for row in rows), default=1)
     figure = Figure(figsize=(4 + 4 * columns, 1 + 3.2 * len(rows)), layout="constrained")
@@ -59,7 +65,7 @@ def _draw_series(axes: Axes, launches: Sequence[dict[str, Any]], threshold: floa
         axes.errorbar(positions, values, yerr=spread, fmt="o", ms=4, lw=1, color=color, label=label)
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(math.log1p(threshold), color=ORANGE, lw=1, ls="--", label=f"threshold {threshold:.0%}")
-    axes.set(xlabel="launch: median of its rounds, 95 % interval", ylabel="log-ratio of epoch times")
+    axes.set(xlabel="launch: median of its rounds, 95 % interval", ylabel="log-ratio of what was measured")
     axes.set_xticks(range(1, len(launches) + 1))
     axes.grid(alpha=0.3, axis="y")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
