@@ -62,8 +62,8 @@ class Stage:
     ----------
     asks : str
     seconds : float
-        Limit for all rows together where the whole study has `MINUTES`; with fewer it is shorter. What a stage does not need is
-        left to those after it.
+        Limit for all rows together where the whole study has `MINUTES`, and in proportion where it has more or fewer. What a stage
+        does not need is left to those after it.
     rows : callable
         Makes them, those first that one needs to know most.
     """
@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
 def plan(name: str, effort: Effort, minutes: float, having: str = "") -> tuple[float, Rows]:
     """The limit of a stage in seconds, and its rows."""
     whole = sum(stage.seconds for stage in STAGES.values())
-    limit = STAGES[name].seconds * min(1.0, PLANNED_SHARE * 60 * minutes / whole)
+    limit = min(COMMAND_SECONDS, STAGES[name].seconds * PLANNED_SHARE * 60 * minutes / whole)
     return limit, [row for row in STAGES[name].rows(effort, limit) if any(text in row.label for text in having.split(","))]
 
 
@@ -335,8 +335,8 @@ def summary_line(row: dict[str, Any]) -> str:
         if row.get(key):
             parts.append(f"{key.removesuffix('_seconds')} {row[key] * 1e6:.2f} us")
     if "fastest" in row:
-        parts.append(f"{row['fastest']} is fastest, on the GPU {row['fastest_on_gpu']}")
-        parts.append(f"the rule takes {row['rule']} (x {row['rule_costs']:.2f})")
+        on_gpu = f"on the GPU {row['fastest_on_gpu']}; the rule takes {row['rule']} (x {row['rule_costs']:.2f})"
+        parts.append(f"{row['fastest']} is fastest, {on_gpu}")
     if "tests" in row:
         parts.append(str(row["tests"]))
     return " ".join(parts)
