@@ -42,6 +42,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True
 
 default_role = "autolink"  # `Name` in a docstring is a link if there is such a name
 autodoc_member_order = "groupwise"
