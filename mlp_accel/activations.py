@@ -74,12 +74,12 @@ class Activation:
 
     @cached_property
     def value(self) -> Record:
-        """The function, recorded: of what goes into a unit."""
+        """The recorded function of what goes into a unit."""
         return record(self.function, 1)
 
     @cached_property
     def times_slope(self) -> Record:
-        """``delta * slope``, recorded: a function of a delta, and of the unit's output or (`of_input`) of what goes into it."""
+        """The recorded ``delta * slope``, a function of a delta, and of the unit's output or (`of_input`) of what goes into it."""
         return record(lambda delta, slope_input: delta * self.slope(slope_input), 2)
 
     def _check_slope(self) -> None:

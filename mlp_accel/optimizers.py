@@ -52,7 +52,7 @@ class Rule:
 
     @property
     def n_scalars(self) -> int:
-        """How many scalars it takes at each step: those of the record."""
+        """How many scalars it takes at each step, which are those of the record."""
         return len(self.record.scalars)
 
     @cached_property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import mlp_accel
 from mlp_accel.cli.app import app
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,3 +30,9 @@ def test_every_command_is_in_the_readme_and_has_its_help_among_the_pages(command
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert f"\n## {command}\n" in page
     assert f"python -m mlp_accel {command} --help\n" in page
+
+
+def test_every_public_name_is_in_the_api() -> None:
+    page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. auto\w+:: mlp_accel\.(\w+)$", page, re.MULTILINE)
+    assert sorted(named) == sorted(set(mlp_accel.__all__) - {"__version__"})
