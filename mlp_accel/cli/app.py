@@ -20,7 +20,9 @@ from mlp_accel.cli.config import configurable
 from mlp_accel.cli.console import printable
 from mlp_accel.cli.doctor import doctor
 from mlp_accel.cli.export import export
+from mlp_accel.cli.fleet import PASSED_ON, fleet
 from mlp_accel.cli.predict import predict
+from mlp_accel.cli.report import report
 from mlp_accel.cli.train import train
 from mlp_accel.cli.trend import trend
 from mlp_accel.cli.tune import tune
@@ -42,8 +44,9 @@ app = typer.Typer(
 ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What asks a process to end; Windows has one of them."""
 
-for command in (train, predict, export, tune, bench, compare, ab, trend, bisect, doctor):
+for command in (train, predict, export, tune, bench, compare, report, ab, trend, bisect, doctor):
     app.command(cls=SidesCommand if command is compare else None)(configurable(command))
+app.command(context_settings=PASSED_ON)(fleet)
 
 
 @app.callback(invoke_without_command=True)

@@ -249,7 +249,7 @@ def _show(found: Tuning, options: TuneOptions, base: Recipe, console: Console) -
     if ranking:
         print_table(console, ranking_table(found, BEST))
         console.print(f"train the best one, and see it on the test set: {train_command(ranking[0], options.data)}")
-    if options.plot or options.html:
+    if ranking and (options.plot or options.html):
         _draw(found, options)
     if options.json_file:
         write_json(options.json_file, found.to_dict())

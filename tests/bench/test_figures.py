@@ -258,7 +258,7 @@ def test_several_results_stand_side_by_side() -> None:
     other["results"][0] = row("numpy", epoch_seconds={"samples": [0.5, 0.6, 0.7]})
     other["results"].append(row("numba", path="sparse"))
     other["config"] = {**other["config"], "batch_size": 64}
-    page = side_by_side([("a.json", result_of(result())), ("<b>.json", result_of(other))])
+    page = side_by_side([("a.json", result_of(result())), ("<b>.json", result_of(other))], "a and b")
     checker = Checker()
     checker.feed(page)
     assert (checker.open, checker.fetched) == ([], [])

@@ -6,40 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from mlp_accel.bench.output.columns import NOTHING, quartiles, seconds
 from mlp_accel.bench.output.figures import Panel, bars
 from mlp_accel.bench.output.html import Section, definitions, page, plain, svg, table
 from mlp_accel.bench.results import Result, Run
-from mlp_accel.files import write_text
 
 Named = Sequence[tuple[str, Result]]
 """Results, each with the name by which the page speaks of it: that of its file."""
 
 
-def write_side_by_side(results: Named, path: Path) -> None:
-    """Write the page to `path`, whole or not at all.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    write_text(path, side_by_side(results))
-
-
-def side_by_side(results: Named) -> str:
-    """The text of the HTML file."""
-    introduction = "<p>Medians, and in brackets quartiles. What differs between the files stands below the times.</p>"
+def side_by_side(results: Named, title: str, notes: Sequence[str] = ()) -> str:
+    """The text of the HTML file, with notes above the tables."""
+    paragraphs = ["Medians, and in brackets quartiles. What differs between the files stands below the times.", *notes]
+    introduction = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs)
     sections = [Section("Seconds per epoch", _times(results)), Section("Seconds per epoch, in a picture", _picture(results))]
     for title, contents in (
         ("Settings", [result.config.to_dict() for _, result in results]),
         ("Environment", [result.environment for _, result in results]),
     ):
         sections.append(Section(title, _differences([name for name, _ in results], contents)))
-    return page(f"mlp_accel benchmarks side by side: {', '.join(name for name, _ in results)}", introduction, sections)
+    return page(title, introduction, sections)
 
 
 def _rows(results: Named) -> dict[str, list[Run | None]]:
