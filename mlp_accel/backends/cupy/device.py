@@ -83,6 +83,11 @@ class Device:
         return int(digits[:-1]), int(digits[-1])
 
     @property
+    def multiprocessors(self) -> int:
+        """How many there are; each runs thread blocks on its own."""
+        return int(self.cp.cuda.Device(self.index).attributes["MultiProcessorCount"])
+
+    @property
     def shared_limit(self) -> int:
         """Bytes of shared memory that a block may ask for."""
         return int(self.cp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])

@@ -149,7 +149,7 @@ class FakeCupy(ModuleType):
         class Device:
             def __init__(self, index: int) -> None:
                 self.index, self.compute_capability = index, capability
-                self.attributes = {"MaxSharedMemoryPerBlockOptin": shared_limit}
+                self.attributes = {"MaxSharedMemoryPerBlockOptin": shared_limit, "MultiProcessorCount": 132}
 
             def __enter__(self) -> None:
                 self.before, fake.current_device = fake.current_device, self.index
@@ -241,7 +241,7 @@ class FakeCupy(ModuleType):
         if "compile" in self.fail:
             raise self.fail["compile"]
         assert backend == "nvrtc"
-        program = Program(code, [option for option in options if option.startswith("-D")])
+        program = Program(code, options)
         return SimpleNamespace(get_function=lambda name: RawKernel(self, program, name))
 
     def _set_attribute(self, function: int, attribute: int, value: int) -> None:
