@@ -5,6 +5,9 @@ static_assert(WARP == 32, "lanes that the shuffles exchange between");
 
 DEVICE constexpr int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
 
+// The least power of two that is not below n.
+DEVICE constexpr int power_of_two(int n) { return n <= 1 ? 1 : 2 * power_of_two(ceil_div(n, 2)); }
+
 // The larger of two numbers; a, if one of them is NaN.
 template <class T> DEVICE T larger(T a, T b) { return b > a ? b : a; }
 

@@ -55,6 +55,9 @@ DEVICE void store_remote(float* own, int, float a) { *own = a; }
 DEVICE void store_remote(float* own, int, float a, float b) { own[0] = a, own[1] = b; }
 #endif
 
+// Stores to global memory, for other blocks of the cluster to read after a cluster barrier.
+template <class T> DEVICE void store_for_cluster(T* to, T value) { *to = value; }
+
 // Copies from global to shared memory that run on their own, until copy_wait.
 DEVICE void copy_async16(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
@@ -63,6 +66,32 @@ DEVICE void copy_async4(void* to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
 }
 DEVICE void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Barriers of one block that count what others send to it (PTX: mbarrier): a phase ends when a thread of the block has said how many
+// bytes it expects, once, and as many have come by store_async. Phases take turns: their parity is 0, 1, 0, 1, ... Needs sm_90.
+using ArrivalBarrier = unsigned long long;
+DEVICE unsigned shared_address(const void* own) { return (unsigned)__cvta_generic_to_shared(own); }
+DEVICE void arrival_init(ArrivalBarrier* barrier) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(shared_address(barrier)) : "memory");
+}
+DEVICE void arrival_expect(ArrivalBarrier* barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+}
+// Returns when the phase of that parity has ended; what has come in it is visible.
+DEVICE void arrival_wait(ArrivalBarrier* barrier, int parity) {
+    asm volatile("{\n\t.reg .pred done;\nAGAIN:\n\t"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t@!done bra AGAIN;\n}"
+                 ::"r"(shared_address(barrier)), "r"(parity) : "memory");
+}
+// Stores 16 bytes to the shared memory of block `rank` of the cluster, at the offset that `own` has here, and counts them at that
+// block's barrier. The store goes its own way (PTX: st.async).
+DEVICE void store_async(void* own, int rank, const unsigned (&words)[4], ArrivalBarrier* barrier) {
+    unsigned to, count_at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(own)), "r"(rank));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(count_at) : "r"(shared_address(barrier)), "r"(rank));
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
+                 ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(count_at) : "memory");
+}
 
 // Exchange within a warp; the masks name all of its 32 lanes.
 template <class T> DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
@@ -90,4 +119,45 @@ DEVICE void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 // Byte `index` of `word` as a float: put below the bits of 2^23, which is then taken away. Cheaper than a conversion.
 DEVICE float byte_as_float(unsigned word, int index) {
     return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u + (unsigned)index)) - 8388608.0f;
+}
+
+// Half precision: two numbers in a word, the first below; rounded to nearest, ties to even.
+DEVICE unsigned pack_halves(float a, float b) {
+    unsigned word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(b), "f"(a));
+    return word;
+}
+DEVICE void unpack_halves(unsigned word, float& a, float& b) {
+    asm("{.reg .f16 low, high;\n\tmov.b32 {low, high}, %2;\n\tcvt.f32.f16 %0, low;\n\tcvt.f32.f16 %1, high;}" : "=f"(a), "=f"(b) : "r"(word));
+}
+DEVICE unsigned float_bits(float value) { return __float_as_uint(value); }
+
+// Four matrices of 8 x 8 halves from shared memory: lane i brings the address of row i % 8 of matrix i / 8, which is 16 bytes. Lane
+// 4g + t gets of each matrix the elements (g, 2t) and (g, 2t + 1); transposed, (2t, g) and (2t + 1, g).
+DEVICE void load_matrices(unsigned (&d)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+DEVICE void load_matrices_transposed(unsigned (&d)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+// d += a @ b as PTX lays out mma.m16n8k16 of halves: a (16, 16), b (16, 8). a = {(g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)},
+// each with its right neighbour; b = {(2t, g), (2t + 8, g)}, each with its lower neighbour; d as in mma_tf32.
+DEVICE void mma_half(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// 2^x, whose largest relative error is about 2^-22; and 1 / x, to the last bit.
+DEVICE float exponential2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+DEVICE float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }

@@ -92,11 +92,11 @@ class Program:
     code : str
         The sources as NVRTC gets them; what speaks CUDA in them (``device.cuh``) is left to the shim.
     options : sequence of str
-        Compile-time constants.
+        As for NVRTC; what is no compile-time constant is left out.
     """
 
     def __init__(self, code: str, options: Sequence[str]) -> None:
-        self._library = _build(code.replace(source(DEVICE), ""), tuple(options))
+        self._library = _build(code.replace(source(DEVICE), ""), tuple(option for option in options if option.startswith("-D")))
 
     def launch(
         self,
@@ -147,7 +147,7 @@ def _build(code: str, options: tuple[str, ...]) -> Any:
 
 def kernels(code: str) -> list[str]:
     """Names of the kernels that are defined in `code`."""
-    return re.findall(r"^(?:KERNEL |(?:STEP|FORWARD)_KERNEL\()(\w+)", code, re.MULTILINE)
+    return re.findall(r"^(?:KERNEL |(?:STEP|FORWARD|CLUSTER)_KERNEL\()(\w+)", code, re.MULTILINE)
 
 
 def _value(scalar: np.generic) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.cupy.paths.cluster import ClusterShape
+from mlp_accel.backends.cupy.paths.cluster_shapes import ClusterShape
 from mlp_accel.backends.cupy.paths.runs import packed, unpacked
 from mlp_accel.backends.cupy.paths.steps import THREADS, Launch, StepShape
 from mlp_accel.backends.cupy.source import ceil_div, round_up
@@ -33,7 +33,7 @@ def program(shape: ClusterShape | StepShape) -> Program:
 def emulate_cluster(problem: Problem, shape: ClusterShape, emulation: Emulation = DEFAULT) -> Result:
     """An epoch; an outcome other than "done" is an AssertionError."""
     networks, n = problem.orders.shape
-    images = aligned(n, round_up(shape.inputs, 16))
+    images = aligned(n, shape.stride, shape.sample_type)
     images[:, : shape.inputs] = problem.x
     states = np.stack([packed(state, shape.rule.n_slots) for state in problem.states])
     samples, hits = np.full((networks, n), np.nan, np.float32), np.zeros((networks, n), np.uint8)
@@ -70,8 +70,9 @@ def emulate_steps(problem: Problem, shape: StepShape, emulation: Emulation = DEF
     return Result([unpacked(state, shape.layer_sizes)], sums[0][None], sums[1][None])
 
 
-def aligned(rows: int, width: int) -> npt.NDArray[np.uint8]:
+def aligned(rows: int, width: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeros that begin at a multiple of 16 bytes, as memory of a GPU does."""
-    memory = np.zeros(rows * width + 16, np.uint8)
+    count, size = rows * width, np.dtype(dtype).itemsize
+    memory = np.zeros(count * size + 16, np.uint8)
     start = -memory.ctypes.data % 16
-    return memory[start : start + rows * width].reshape(rows, width)
+    return memory[start : start + count * size].view(dtype).reshape(rows, width)

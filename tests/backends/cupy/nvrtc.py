@@ -34,6 +34,13 @@ def need_nvrtc() -> Any:
     return library
 
 
+def version() -> str:
+    """Of NVRTC: ``"13.5"``."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    assert need_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == NVRTC_SUCCESS
+    return f"{major.value}.{minor.value}"
+
+
 @cache
 def _load() -> Any:
     try:
@@ -50,21 +57,32 @@ def _load() -> Any:
 
 def compile_for(architecture: str, source: str, options: Sequence[str] = ()) -> dict[str, Needs]:
     """Compile to a cubin for ``"sm_90"`` or the like; returns what each kernel needs, by its name."""
+    log, _ = compiled(architecture, source, options)
+    return _read(log)
+
+
+def compiled(architecture: str, source: str, options: Sequence[str] = ()) -> tuple[str, bytes]:
+    """What the compiler reports, and the cubin."""
     nvrtc = need_nvrtc()
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"mlp_accel.cu", 0, None, None) == NVRTC_SUCCESS
     flags = [f"-arch={architecture}", "-std=c++17", "--ptxas-options=-v", "-ftz=true", *options]
     array = (ctypes.c_char_p * len(flags))(*(flag.encode() for flag in flags))
     status = nvrtc.nvrtcCompileProgram(program, len(flags), array)
-    size = ctypes.c_size_t()
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    buffer = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, buffer)
-    log = buffer.value.decode()
+    log = _fetch(nvrtc, program, "ProgramLog").decode().rstrip("\0")
+    cubin = _fetch(nvrtc, program, "CUBIN") if status == NVRTC_SUCCESS else b""
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     assert status == NVRTC_SUCCESS, log
     assert "warning" not in log, log
-    return _read(log)
+    return log, cubin
+
+
+def _fetch(nvrtc: Any, program: ctypes.c_void_p, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    getattr(nvrtc, f"nvrtcGet{what}")(program, buffer)
+    return buffer.raw
 
 
 def _read(log: str) -> dict[str, Needs]:

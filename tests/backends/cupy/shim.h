@@ -2,8 +2,9 @@
 //
 // Every thread is a fiber that runs until it waits; who runs next is drawn at random. A whole cluster is there at once, but one block
 // of it, drawn too, starts only when the others are stuck, and one warp runs only when nothing else can; clusters follow one another. A
-// store to another block's memory arrives at once or only with the next cluster barrier, an asynchronous copy
-// at once or only with the wait for it, drawn anew for each. Shared memory starts as NaN and has guards around it. A barrier or wait
+// store to another block's memory, or to global memory for another block, arrives at once or only with the next cluster barrier, an asynchronous copy
+// at once or only with the wait for it, drawn anew for each; an asynchronous store at any later time, in any order: by the seed as late
+// as can be, soon, or at random. Shared memory starts as NaN and has guards around it. A barrier or wait
 // can be left out, named by its line, to see whether a test notices.
 #pragma once
 #include <math.h>
@@ -48,7 +49,9 @@ struct Barrier {
 struct Warp {
     Barrier barrier;
     uint64_t exchange[2][WARP_SIZE];
+    // What the lanes bring to a product or a load of matrices; see exchange for the two sets.
     float a[2][WARP_SIZE][4], b[2][WARP_SIZE][2];
+    const unsigned char* rows[2][WARP_SIZE];
 };
 struct Block {
     int index, rank;
@@ -60,6 +63,21 @@ struct Write {
     void* to;
     unsigned char bytes[16];
     size_t size;
+};
+// A barrier that counts arrivals, in shared memory: bytes and arrivals that are to come, and phases that have ended.
+struct Arrivals {
+    int32_t bytes;
+    int16_t arrivals, phases;
+};
+struct Flight { // an asynchronous store on its way
+    unsigned char* to;
+    unsigned char bytes[16];
+    Arrivals* barrier;
+};
+struct Waiter {
+    Fiber* fiber;
+    Arrivals* barrier;
+    int parity;
 };
 struct Copy {
     void* to;
@@ -82,6 +100,8 @@ inline Fiber* current;
 inline jmp_buf scheduler;
 inline std::vector<Fiber*> ready, lagging; // the second run only when there is none of the first
 inline Warp* laggard;
+inline std::vector<Flight> flights;
+inline std::vector<Waiter> waiters;
 inline Barrier cluster_barrier;
 inline std::vector<Block>* cluster;
 inline void (*kernel)(void*);
@@ -122,6 +142,33 @@ inline void wait(Barrier& barrier) {
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
 }
 
+inline bool has_ended(const Arrivals* barrier, int parity) { return (barrier->phases & 1) != parity; }
+
+// Ends the phase if nothing is to come any more.
+inline void end_phase(Arrivals* barrier) {
+    if (barrier->arrivals || barrier->bytes) return;
+    barrier->arrivals = 1, ++barrier->phases;
+    for (size_t i = 0; i < waiters.size();)
+        if (waiters[i].barrier == barrier && has_ended(barrier, waiters[i].parity))
+            release(waiters[i].fiber), waiters[i] = waiters.back(), waiters.pop_back();
+        else
+            ++i;
+}
+
+// Lets an asynchronous store arrive, if it is time for one; whether one did. stuck: nobody can go on without it.
+inline bool land(bool stuck) {
+    enum { AT_RANDOM, LATE, SOON };
+    const unsigned pace = settings.seed % 3;
+    if (flights.empty() || (!stuck && (pace == LATE || (pace == AT_RANDOM && draw() % 8)))) return false;
+    std::swap(flights[draw() % flights.size()], flights.back());
+    const Flight flight = flights.back();
+    flights.pop_back();
+    memcpy(flight.to, flight.bytes, sizeof flight.bytes);
+    flight.barrier->bytes -= sizeof flight.bytes;
+    end_phase(flight.barrier);
+    return true;
+}
+
 inline Fault fault_at(int line, bool of_cluster = false) {
     for (auto& site : sites)
         if (site.first == line) return line == settings.fault_line ? settings.fault : NO_FAULT;
@@ -155,7 +202,7 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
         std::vector<std::vector<unsigned char>> memories(cluster_size);
         std::vector<Block> group(cluster_size);
         std::vector<Fiber> fibers(count);
-        cluster = &group, cluster_barrier = Barrier{count, {}}, ready.clear(), lagging.clear();
+        cluster = &group, cluster_barrier = Barrier{count, {}}, ready.clear(), lagging.clear(), flights.clear(), waiters.clear();
         for (int rank = 0; rank < cluster_size; ++rank) {
             memories[rank].assign(memory_bytes + 2 * GUARD_BYTES, GUARD);
             unsigned char* start = memories[rank].data() + GUARD_BYTES;
@@ -185,8 +232,10 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
         }
         int left = count;
         while (true) {
+            land(false);
             if (ready.empty()) ready.swap(lagging);
             if (ready.empty()) ready.swap(late);
+            if (ready.empty() && land(true)) continue;
             if (ready.empty()) break;
             std::swap(ready[draw() % ready.size()], ready.back());
             Fiber* fiber = ready.back();
@@ -194,7 +243,7 @@ int launch(Kernel body, int blocks, int cluster_size, int threads, size_t memory
             resume(fiber);
             left -= fiber->done;
         }
-        if (left) outcome = DEADLOCK;
+        if (left || !flights.empty()) outcome = DEADLOCK; // the second: a store to a block that has ended
         for (int rank = 0; rank < cluster_size; ++rank) {
             const auto& memory = memories[rank];
             const size_t start = group[rank].memory - memory.data();
@@ -234,16 +283,19 @@ inline bool last_block(unsigned* counter, int blocks) {
     return *counter == 0;
 }
 
-inline float* remote(float* own, int rank) {
+// The same place in the memory of another block.
+template <class T> T* in_block(T* own, int rank) {
     const auto offset = reinterpret_cast<unsigned char*>(own) - shim::current->block->memory;
-    return reinterpret_cast<float*>((*shim::cluster)[rank].memory + offset);
+    return reinterpret_cast<T*>((*shim::cluster)[rank].memory + offset);
 }
-inline void store_remote(float* own, int rank, float a) { shim::store(remote(own, rank), &a, sizeof a); }
+inline void store_remote(float* own, int rank, float a) { shim::store(in_block(own, rank), &a, sizeof a); }
 inline void store_remote(float* own, int rank, float a, float b) {
     const float pair[2] = {a, b};
     if (reinterpret_cast<uintptr_t>(own) % 8) abort(); // as the hardware would
-    shim::store(remote(own, rank), pair, sizeof pair);
+    shim::store(in_block(own, rank), pair, sizeof pair);
 }
+
+template <class T> void store_for_cluster(T* to, T value) { shim::store(to, &value, sizeof value); }
 
 inline void copy_async(void* to, const void* from, size_t size) {
     if (reinterpret_cast<uintptr_t>(to) % size || reinterpret_cast<uintptr_t>(from) % size) abort(); // as the hardware would
@@ -258,6 +310,27 @@ inline void copy_wait(int line = __builtin_LINE()) {
     if (shim::fault_at(line) != shim::NO_FAULT) return;
     for (auto& copy : shim::current->copies) memcpy(copy.to, copy.from, copy.size);
     shim::current->copies.clear();
+}
+
+using ArrivalBarrier = unsigned long long;
+inline shim::Arrivals* arrivals_at(ArrivalBarrier* barrier) { return reinterpret_cast<shim::Arrivals*>(barrier); }
+inline void arrival_init(ArrivalBarrier* barrier) { *arrivals_at(barrier) = {0, 1, 0}; }
+inline void arrival_expect(ArrivalBarrier* barrier, int bytes) {
+    auto* arrivals = arrivals_at(barrier);
+    arrivals->bytes += bytes;
+    if (--arrivals->arrivals < 0) arrivals->arrivals = INT16_MAX; // one too many: the phase never ends
+    shim::end_phase(arrivals);
+}
+inline void arrival_wait(ArrivalBarrier* barrier, int parity, int line = __builtin_LINE()) {
+    if (shim::fault_at(line) != shim::NO_FAULT || shim::has_ended(arrivals_at(barrier), parity)) return;
+    shim::waiters.push_back({shim::current, arrivals_at(barrier), parity});
+    if (!_setjmp(shim::current->place)) _longjmp(shim::scheduler, 1);
+}
+inline void store_async(void* own, int rank, const unsigned (&words)[4], ArrivalBarrier* barrier) {
+    if (reinterpret_cast<uintptr_t>(own) % 16) abort(); // as the hardware would
+    shim::Flight flight{in_block(static_cast<unsigned char*>(own), rank), {}, arrivals_at(in_block(barrier, rank))};
+    memcpy(flight.bytes, words, 16);
+    shim::flights.push_back(flight);
 }
 
 // Exchanges keep two sets of values: a lane comes to the next exchange but one only when all have read this one.
@@ -291,6 +364,52 @@ inline float tf32_value(unsigned bits) {
     return value;
 }
 
+inline unsigned float_bits(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+inline float half_value(unsigned bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent == 31 ? (fraction ? NAN : INFINITY) : exponent ? ldexpf(1024 + fraction, exponent - 25) : ldexpf(fraction, -24);
+    return bits >> 15 & 1 ? -size : size;
+}
+inline unsigned half_bits_of(float value) { // to nearest, ties to even
+    const unsigned sign = signbit(value) ? 0x8000u : 0;
+    const float size = fabsf(value);
+    if (size != size) return 0x7fffu;
+    if (size >= 65520) return sign | 0x7c00u;
+    if (size == 0) return sign;
+    int exponent = ilogbf(size);
+    if (exponent < -14) exponent = -14;
+    const int fraction = (int)nearbyintf(ldexpf(size, 10 - exponent)); // 1024 to 2048, or less if subnormal
+    return sign | (unsigned)(((exponent + 14) << 10) + fraction);      // a carry goes into the exponent
+}
+inline unsigned pack_halves(float a, float b) { return half_bits_of(a) | half_bits_of(b) << 16; }
+inline void unpack_halves(unsigned word, float& a, float& b) { a = half_value(word & 0xffff), b = half_value(word >> 16); }
+inline float exponential2(float x) { return exp2f(x); }
+inline float reciprocal(float x) { return 1 / x; }
+
+// The memory is read when all lanes are there, as the hardware does.
+inline void load_matrices(unsigned (&d)[4], const void* row, bool transposed) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) abort();
+    auto& warp = shim::warp();
+    const int set = shim::current->products++ % 2, lane = shim::lane(), group = lane / 4, item = lane % 4;
+    warp.rows[set][lane] = static_cast<const unsigned char*>(row);
+    shim::wait(warp.barrier);
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        uint16_t pair[2];
+        for (int e = 0; e < 2; ++e) {
+            const int of_row = transposed ? 2 * item + e : group, column = transposed ? group : 2 * item + e;
+            memcpy(&pair[e], warp.rows[set][8 * matrix + of_row] + 2 * column, 2);
+        }
+        d[matrix] = pair[0] | (unsigned)pair[1] << 16;
+    }
+}
+inline void load_matrices(unsigned (&d)[4], const void* row) { load_matrices(d, row, false); }
+inline void load_matrices_transposed(unsigned (&d)[4], const void* row) { load_matrices(d, row, true); }
+
 inline float to_float(double exact) {
     const float rounded = (float)exact;
     return shim::settings.truncate && fabs((double)rounded) > fabs(exact) ? nextafterf(rounded, 0) : rounded;
@@ -307,6 +426,25 @@ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
         double sum = d[i];
         for (int k = 0; k < 8; ++k)
             sum += (double)warp.a[set][group * 4 + k % 4][lower + 2 * (k / 4)] * warp.b[set][column * 4 + k % 4][k / 4];
+        d[i] = to_float(sum);
+    }
+}
+
+inline void mma_half(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    auto& warp = shim::warp();
+    const int set = shim::current->products++ % 2, lane = shim::lane(), group = lane / 4, item = lane % 4;
+    memcpy(warp.a[set][lane], a, sizeof a);
+    memcpy(&warp.b[set][lane][0], &b0, 4), memcpy(&warp.b[set][lane][1], &b1, 4);
+    shim::wait(warp.barrier);
+    for (int i = 0; i < 4; ++i) {
+        const int column = 2 * item + i % 2, lower = i / 2;
+        double sum = d[i];
+        for (int k = 0; k < 16; k += 2) {
+            float left[2], right[2];
+            unpack_halves(float_bits(warp.a[set][group * 4 + k % 8 / 2][lower + 2 * (k / 8)]), left[0], left[1]);
+            unpack_halves(float_bits(warp.b[set][column * 4 + k % 8 / 2][k / 8]), right[0], right[1]);
+            sum += (double)left[0] * right[0] + (double)left[1] * right[1];
+        }
         d[i] = to_float(sum);
     }
 }

@@ -1,4 +1,4 @@
-"""The cluster kernel, run on the CPU as CUDA would run it, against float64; and faults put into it, which must show."""
+"""The kernels of the path `cluster`, run on the CPU as CUDA would run them, against float64; and with faults, which must show."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlp_accel.backends.cupy.paths.cluster import FILES, ClusterShape, fit, largest_hidden
+from mlp_accel.backends.cupy.paths.cluster import widest
+from mlp_accel.backends.cupy.paths.cluster_shapes import FILES, ClusterShape, HalfShape, Tf32Shape
 from mlp_accel.backends.cupy.source import DEVICE, source
 from mlp_accel.optimizers import Optimizer
 from tests.backends.cupy.emulator import DEFAULT, Emulation
 from tests.backends.cupy.faults import Faults, table
 from tests.backends.cupy.kernels import cluster_task, emulate_cluster, program
 from tests.backends.cupy.problem import Problem, assert_same_bits, distance, reference
-from tests.backends.cupy.small import ACTIVATIONS, SGD, TANH, ratio, rule_of
+from tests.backends.cupy.small import ACTIVATIONS, ratio, rule_of
 
 PARAMETER_TOLERANCE = {False: 2e-6, True: 2e-4}
 """After three steps, in units of the largest parameter: about 20 eps of float32 (split TF32), and of TF32 divided by 8 (plain)."""
@@ -26,23 +27,36 @@ PARAMETER_TOLERANCE = {False: 2e-6, True: 2e-4}
 LOSS_TOLERANCE = {False: 1e-6, True: 1e-4}
 
 
-def shape(inputs: int, hidden: int, classes: int, batch: int, activation: str, rule: str, **others: Any) -> ClusterShape:
-    return ClusterShape(inputs, hidden, classes, batch, ACTIVATIONS[activation], rule_of(rule), **others)
+def half(inputs: int, hidden: int, classes: int, batch: int, activation: str, rule: str, **others: Any) -> HalfShape:
+    return HalfShape(inputs, hidden, classes, batch, ACTIVATIONS[activation], rule_of(rule), **others)
 
 
-SHAPES = {
-    "tanh, SGD": shape(40, 12, 5, 20, "tanh", "sgd", cluster=2, warps=2),
-    "relu, notebook's rule, momentum, odd sizes": shape(
-        101, 30, 10, 33, "relu", "momentum", gradient="notebook", cluster=4, warps=3
+def tf32(inputs: int, hidden: int, classes: int, batch: int, activation: str, rule: str, **others: Any) -> Tf32Shape:
+    return Tf32Shape(inputs, hidden, classes, batch, ACTIVATIONS[activation], rule_of(rule), **others)
+
+
+MNIST = half(784, 32, 10, 128, "tanh", "sgd", cluster=8, warps=2)
+ODD = half(101, 30, 10, 33, "relu", "momentum", gradient="notebook", cluster=4, warps=3)
+SHAPES: dict[str, ClusterShape] = {
+    "half: tanh, SGD": half(40, 12, 5, 20, "tanh", "sgd", cluster=2, warps=2),
+    "half: relu, notebook's rule, momentum, odd sizes": ODD,
+    "half: silu, AdamW, 16 classes, cluster of 16": half(64, 9, 16, 16, "silu", "adamw", cluster=16, warps=1),
+    "half: sigmoid, notebook's rule, one block alone": half(
+        *(30, 9, 3, 7, "sigmoid", "sgd"), gradient="notebook", cluster=1, warps=1
     ),
-    "silu, AdamW, 40 classes, cluster of 16": shape(64, 9, 40, 16, "silu", "adamw", cluster=16, warps=1),
-    "sigmoid, notebook's rule, one block alone": shape(30, 9, 3, 7, "sigmoid", "sgd", gradient="notebook", cluster=1, warps=1),
-    "gelu, Adam, more blocks than inputs": shape(17, 70, 2, 40, "gelu", "adam", cluster=8, warps=2),
-    "one unit, one sample": shape(5, 1, 2, 1, "elu", "sgd with decay", cluster=2, warps=2),
-    "functions of a user's own": shape(50, 20, 6, 17, "wavelet", "chase", cluster=2, warps=2),
-    "MNIST": shape(784, 32, 10, 128, "tanh", "sgd", cluster=8, warps=2),
-    "MNIST, plain TF32": shape(784, 32, 10, 128, "tanh", "sgd", tf32=True, cluster=8, warps=2),
+    "half: gelu, Adam, more blocks than inputs": half(17, 70, 2, 40, "gelu", "adam", cluster=8, warps=2),
+    "half: one unit, one sample": half(5, 1, 2, 1, "elu", "sgd with decay", cluster=2, warps=2),
+    "half: functions of a user's own": half(50, 20, 6, 17, "wavelet", "chase", cluster=2, warps=4),
+    "half: MNIST": MNIST,
+    "tf32: relu, notebook's rule, momentum, odd sizes": tf32(
+        *(101, 30, 10, 33, "relu", "momentum"), gradient="notebook", cluster=4, warps=3
+    ),
+    "tf32: silu, AdamW, 40 classes, cluster of 16": tf32(64, 9, 40, 16, "silu", "adamw", cluster=16, warps=1),
+    "tf32: functions of a user's own, one block alone": tf32(50, 20, 6, 17, "wavelet", "chase", cluster=1, warps=2),
+    "tf32: MNIST": tf32(784, 32, 10, 128, "tanh", "sgd", cluster=8, warps=2),
+    "tf32: MNIST, plain": tf32(784, 32, 10, 128, "tanh", "sgd", tf32=True, cluster=8, warps=2),
 }
+PLAIN = {name: isinstance(shape, Tf32Shape) and shape.tf32 for name, shape in SHAPES.items()}
 
 
 def problem_for(shape: ClusterShape) -> Problem:
@@ -58,14 +72,33 @@ def test_an_epoch_agrees_with_float64(name: str, truncate: bool) -> None:
     expected = reference(problem)
     results = [emulate_cluster(problem, shape, Emulation(seed, truncate)) for seed in (1, 2)]
     for result in results:
-        assert distance(result, expected) < PARAMETER_TOLERANCE[shape.tf32]
-        np.testing.assert_allclose(result.losses, expected.losses, rtol=LOSS_TOLERANCE[shape.tf32])
+        assert distance(result, expected) < PARAMETER_TOLERANCE[PLAIN[name]]
+        np.testing.assert_allclose(result.losses, expected.losses, rtol=LOSS_TOLERANCE[PLAIN[name]])
         np.testing.assert_array_equal(result.hits, expected.hits)
     assert_same_bits(*results)
 
 
-def test_several_networks_in_one_launch_are_the_same_bits_as_one_by_one() -> None:
-    shape = SHAPES["relu, notebook's rule, momentum, odd sizes"]
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [ODD, replace(ODD, cluster=1, warps=2), replace(ODD, cluster=16, warps=4)],
+        [MNIST, replace(MNIST, cluster=16, warps=8), replace(MNIST, cluster=4, warps=4)],
+    ],
+    ids=["odd sizes", "MNIST"],
+)
+def test_the_size_of_the_cluster_and_the_number_of_warps_change_no_bit(shapes: list[HalfShape]) -> None:
+    """Of the kernel with 16-bit operands."""
+    problem = problem_for(shapes[0])
+    first, *others = (emulate_cluster(problem, shape, Emulation(3, truncate=True)) for shape in shapes)
+    for other in others:
+        assert_same_bits(first, other)
+
+
+@pytest.mark.parametrize(
+    "name", ["half: relu, notebook's rule, momentum, odd sizes", "tf32: relu, notebook's rule, momentum, odd sizes"]
+)
+def test_several_networks_in_one_launch_are_the_same_bits_as_one_by_one(name: str) -> None:
+    shape = SHAPES[name]
     problem = Problem.random(cluster_task(shape, networks=3), 80)
     together = emulate_cluster(problem, shape)
     for network in range(3):
@@ -78,17 +111,28 @@ def test_several_networks_in_one_launch_are_the_same_bits_as_one_by_one() -> Non
     assert not np.array_equal(first, second)
 
 
-def test_a_network_that_diverges_ends_with_a_loss_that_is_not_finite() -> None:
-    shape = SHAPES["tanh, SGD"]
+@pytest.mark.parametrize("name", ["half: tanh, SGD", "tf32: silu, AdamW, 40 classes, cluster of 16"])
+def test_a_network_that_diverges_ends_with_a_loss_that_is_not_finite(name: str) -> None:
+    shape = SHAPES[name]
     problem = problem_for(shape)
     problem.states[0].params[0][0][3, 2] = np.nan
     assert not np.isfinite(emulate_cluster(problem, shape).losses).any()
 
 
-def test_what_is_no_parameter_does_not_meet_the_rule() -> None:
-    """Images and units are padded with zeros, of which this rule makes NaN."""
+@pytest.mark.parametrize(("layer", "value"), [(0, 1e5), (1, 1e4)], ids=["a weight", "a delta"])
+def test_what_no_half_can_hold_ends_with_a_loss_that_is_not_finite(layer: int, value: float) -> None:
+    shape = SHAPES["half: tanh, SGD"]
+    problem = problem_for(shape)
+    problem.states[0].params[layer][0][3, :] = value * np.array([1, -1] * 6)[: problem.states[0].params[layer][0].shape[1]]
+    problem.x[:, 3] = 255
+    assert not np.isfinite(emulate_cluster(problem, shape).losses[0, -1])
+
+
+@pytest.mark.parametrize("kind", [HalfShape, Tf32Shape])
+def test_what_is_no_parameter_does_not_meet_the_rule(kind: type[ClusterShape]) -> None:
+    """Images, units and classes are padded with zeros, of which this rule makes NaN."""
     optimizer = Optimizer(ratio)
-    shape = replace(SHAPES["tanh, SGD"], rule=Optimizer.record_for([optimizer]))
+    shape = kind(40, 12, 5, 20, ACTIVATIONS["tanh"], Optimizer.record_for([optimizer]), cluster=2, warps=2)
     problem = Problem.random(cluster_task(shape), 50, optimizer)
     problem.x |= 1  # every parameter has a gradient
     result, expected = emulate_cluster(problem, shape), reference(problem)
@@ -98,38 +142,34 @@ def test_what_is_no_parameter_does_not_meet_the_rule() -> None:
 
 # Faults ---------------------------------------------------------------------------------------------------------------------------
 
-FAULTY = replace(SHAPES["tanh, SGD"], rule=rule_of("nesterov"), hidden=40, batch=32, cluster=4, warps=2)
+FAULTY = [kind(40, 40, 5, 32, ACTIVATIONS["tanh"], rule_of("nesterov"), cluster=4, warps=4) for kind in (HalfShape, Tf32Shape)]
 
 
-@pytest.fixture(scope="module")
-def faults() -> Faults:
-    """What becomes of the kernel with each barrier and wait removed, and each cluster barrier narrowed to the block."""
-    problem = Problem.random(cluster_task(FAULTY), 3 * FAULTY.batch + 5)
+@pytest.mark.parametrize("shape", FAULTY, ids=["half", "tf32"])
+def test_every_barrier_and_wait_of_the_source_is_removed_in_turn_and_each_fault_is_caught(shape: ClusterShape) -> None:
+    """And each cluster barrier narrowed to the block."""
+    problem = Problem.random(cluster_task(shape), 3 * shape.batch + 5)
     expected = reference(problem)
 
     def check(emulation: Emulation) -> None:
-        result = emulate_cluster(problem, FAULTY, emulation)
+        result = emulate_cluster(problem, shape, emulation)
         np.testing.assert_array_less(distance(result, expected), PARAMETER_TOLERANCE[False])
         np.testing.assert_allclose(result.losses, expected.losses, rtol=LOSS_TOLERANCE[False])
 
     check(DEFAULT)
-    return Faults.inject(check, program(FAULTY).barrier_sites(), "cluster.cu", seeds=(1, 2, 3))
-
-
-def test_every_barrier_and_wait_of_the_source_is_run_and_removed_in_turn(faults: Faults) -> None:
-    lines = source("cluster.cu").splitlines()[1:]
-    calls = r"\b(warp_sync|block_sync|cluster_sync|copy_wait)\(\)"
-    assert {line for line, text in enumerate(lines, start=1) if re.search(calls, text)} == set(faults.lines())
-    assert not re.search(calls, source("basics.cuh", "common.cuh"))
-
-
-def test_every_fault_is_caught(faults: Faults) -> None:
+    *others, kernel = shape.files
+    faults = Faults.inject(check, program(shape).barrier_sites(), kernel, seeds=(1, 2, 3))
     sys.stdout.write(table(faults))
+    calls = r"\b(warp_sync|block_sync|cluster_sync|copy_wait|arrival_wait)\("
+    lines = source(kernel).splitlines()[1:]
+    assert {line for line, text in enumerate(lines, start=1) if re.search(calls, text)} == set(faults.lines())
+    assert not re.search(calls, source(*FILES, *others))
     assert faults.missed() == []
 
 
-def test_only_the_primitives_speak_cuda() -> None:
-    text = source(*FILES)
+@pytest.mark.parametrize("kind", [HalfShape, Tf32Shape])
+def test_only_the_primitives_speak_cuda(kind: type[ClusterShape]) -> None:
+    text = source(*FILES, *kind.files)
     for word in ("asm", "__sync", "threadIdx", "blockIdx", "__shfl", "__shared__"):
         assert word not in text
         assert word in source(DEVICE)
@@ -142,19 +182,10 @@ H200_SHARED = 232_448
 
 
 def test_the_largest_network_that_fits_is_the_largest() -> None:
-    shape = ClusterShape(784, 32, 10, 128, TANH, SGD)
-    widest = largest_hidden(shape, H200_SHARED)
+    shapes = [tf32(784, 32, 10, 128, "tanh", "sgd", cluster=cluster) for cluster in (8, 16)]
+    most = widest(shapes, H200_SHARED)
     docs = (Path(__file__).parents[3] / "docs" / "gpu.md").read_text()
-    assert f"a cluster holds up to {widest} hidden units" in docs
+    assert f"a cluster holds up to {most} hidden units" in docs
     for hidden in range(1, 400):
-        assert (fit(replace(shape, hidden=hidden), H200_SHARED) is not None) == (hidden <= widest)
-
-
-def test_a_larger_cluster_is_taken_only_where_a_portable_one_is_too_small() -> None:
-    small, large = (fit(ClusterShape(784, hidden, 10, 256, TANH, SGD), H200_SHARED) for hidden in (32, 72))
-    assert small is not None
-    assert small.cluster == 8
-    assert large is not None
-    assert large.cluster == 16
-    assert fit(ClusterShape(784, 4096, 10, 128, TANH, SGD), H200_SHARED) is None
-    assert largest_hidden(ClusterShape(784, 1, 10, 100_000, TANH, SGD), H200_SHARED) == 0
+        assert any(replace(shape, hidden=hidden).fits(H200_SHARED) for shape in shapes) == (hidden <= most)
+    assert widest([replace(shape, batch=100_000) for shape in shapes], H200_SHARED) == 0

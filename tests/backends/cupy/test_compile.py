@@ -10,7 +10,7 @@ import pytest
 
 from mlp_accel.backends.cupy import ops
 from mlp_accel.backends.cupy.paths import steps
-from mlp_accel.backends.cupy.paths.cluster import ClusterShape, fit, largest_hidden
+from mlp_accel.backends.cupy.paths.cluster_shapes import ClusterShape, HalfShape, Tf32Shape
 from mlp_accel.backends.cupy.paths.steps import StepShape
 from tests.backends.cupy.emulator import kernels
 from tests.backends.cupy.nvrtc import Needs, compile_for
@@ -22,7 +22,8 @@ REGISTERS = 65536
 SHARED = {"sm_80": 166_912, "sm_90": 232_448}
 """Bytes that a block may ask for: the same table."""
 
-MNIST = ClusterShape(784, 32, 10, 128, TANH, SGD)
+MNIST = HalfShape(784, 32, 10, 128, TANH, SGD, cluster=16)
+WIDE = Tf32Shape(784, 120, 10, 128, TANH, SGD, cluster=8)
 MNIST_STEPS = StepShape((784, 32, 10), 128, TANH, SGD)
 FUNCTIONS = [
     *((name, "adam") for name in ACTIVATIONS),
@@ -30,15 +31,16 @@ FUNCTIONS = [
 ]
 """Every activation and every rule, each with a costly one of the other kind."""
 
-CLUSTERS = {
+CLUSTERS: dict[str, ClusterShape] = {
     "MNIST": MNIST,
-    "MNIST, plain TF32, notebook's rule, sigmoid": replace(
-        MNIST, tf32=True, gradient="notebook", activation=ACTIVATIONS["sigmoid"]
-    ),
-    "MNIST, relu, cluster of 2": replace(MNIST, activation=ACTIVATIONS["relu"], cluster=2),
-    "MNIST, cluster of 16": replace(MNIST, cluster=16),
-    "the widest network": replace(MNIST, hidden=largest_hidden(MNIST, SHARED["sm_90"]), cluster=16),
-    "many classes": ClusterShape(784, 32, 200, 64, TANH, SGD),
+    "MNIST, cluster of 8, notebook's rule": replace(MNIST, gradient="notebook", cluster=8).roomy,
+    "MNIST, cluster of 4, momentum": replace(MNIST, rule=rule_of("momentum"), cluster=4).roomy,
+    "MNIST, 128 hidden units": replace(MNIST, hidden=128).roomy,
+    "odd sizes, Adam": HalfShape(781, 30, 9, 100, TANH, rule_of("adam"), cluster=8),
+    "tf32": WIDE,
+    "tf32: plain, notebook's rule, sigmoid": replace(WIDE, tf32=True, gradient="notebook", activation=ACTIVATIONS["sigmoid"]),
+    "tf32: the widest network": replace(WIDE, hidden=152, cluster=16),
+    "tf32: many classes": Tf32Shape(784, 32, 200, 64, TANH, SGD),
 }
 
 
@@ -54,7 +56,7 @@ def check(needs: dict[str, Needs], names: Sequence[str], threads: int, shared_by
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_the_cluster_kernel_for_sm_90(name: str) -> None:
     shape = CLUSTERS[name]
-    assert fit(shape, SHARED["sm_90"], (shape.cluster,)) is not None
+    assert shape.fits(SHARED["sm_90"])
     check(compile_for("sm_90", shape.source(), shape.options()), ["train_epoch"], shape.threads, shape.shared_bytes, "sm_90")
 
 
@@ -73,7 +75,7 @@ def test_every_activation_and_rule_in_the_kernels_of_the_paths(activation: str, 
 
 
 def test_a_cluster_of_one_block_for_sm_80() -> None:
-    shape = ClusterShape(100, 32, 10, 64, TANH, SGD, cluster=1)
+    shape = Tf32Shape(100, 32, 10, 64, TANH, SGD, cluster=1)
     check(compile_for("sm_80", shape.source(), shape.options()), ["train_epoch"], shape.threads, shape.shared_bytes, "sm_80")
 
 

@@ -172,6 +172,27 @@ def test_a_launch_that_fails_costs_its_path_alone_and_is_said(
         mini_batch_sgd(x, y, init_params(SIZES), epochs=1, batch_size=16, backend=CupyBackend(), path="cluster")
 
 
+def test_a_size_of_a_cluster_that_the_gpu_has_no_room_for_is_passed_over(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlp_accel.backends.cupy.paths.cluster import ClusterRun
+
+    train, sizes = ClusterRun._train, []
+
+    def only_portable(self: ClusterRun, *arguments: Any) -> None:
+        sizes.append(self.shape.cluster)
+        if self.shape.cluster > 8:
+            raise RuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE: Invalid cluster size")
+        train(self, *arguments)
+
+    monkeypatch.setattr(ClusterRun, "_train", only_portable)
+    backend = CupyBackend()
+    for _ in range(2):
+        trainer_by("cluster", backend).epoch()
+    assert sizes == [16, 8, 8, 8]  # the trials, an epoch; the next time neither
+    assert "clusters of 16 is not taken: it fails (RuntimeError: CUDA_ERROR_INVALID_CLUSTER_SIZE" in caplog.text
+
+
 def test_without_nvrtc_the_backend_is_unavailable(install: Callable[..., FakeCupy]) -> None:
     cupy = install()
     cupy.fail["allocate"] = RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: cannot open shared object file")

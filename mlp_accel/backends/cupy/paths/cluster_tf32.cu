@@ -1,5 +1,5 @@
 // One launch trains whole networks for an epoch: each cluster of thread blocks holds one network with one hidden layer in its shared
-// memory. Needs sm_90 (a cluster of one block: sm_80). This file is longer than most: the steps below share one layout of memory.
+// memory. Needs sm_90 (a cluster of one block: sm_80). For networks that cluster_half.cu has no room for.
 //
 // The inputs are split over the blocks of the cluster, the samples of a minibatch too, and so are the small parameters (all but the
 // first layer's weights). What a block is responsible for is called its own. A delta is the error at a layer: the derivative of the
@@ -11,22 +11,8 @@
 //   3. each block updates its slice of the first layer, and its small parameters, which it sends to all: they are read after the
 //      next cluster barrier. What the optimiser remembers of a parameter (its slots) lies where the parameter is updated.
 // Meanwhile the next minibatch is copied to a second buffer. Every sum is taken in a fixed order.
-//
-// The host defines INPUTS, HIDDEN, CLASSES, BATCH, CLUSTER, WARPS, SHARED_BYTES and what common.cuh needs.
-constexpr int THREADS = WARPS * WARP;
-constexpr int PIXELS = round_up(INPUTS, PIECE);                        // length of an image in global memory, padded with zeros
-constexpr int SLICE = PIECE * ceil_div(PIXELS / PIECE, CLUSTER);       // inputs of a block
-constexpr int SLICES = ceil_div(PIXELS, SLICE);                        // blocks that have inputs
-constexpr int ROWS = round_up(BATCH, TILE);                            // samples of a minibatch, padded
-constexpr int OWN_ROWS = ceil_div(ROWS, CLUSTER);                      // samples of a block
-constexpr int UNITS = round_up(HIDDEN, TILE_COLUMNS);                  // hidden units, padded
-constexpr int UNITS_PER_LANE = ceil_div(HIDDEN, WARP);
-constexpr int CLASS_STRIDE = CLASSES | 1;                              // odd: a column is spread over all memory banks
-constexpr int OUTPUT_BIAS = HIDDEN * CLASS_STRIDE;                     // places in the small parameters: output weights first
-constexpr int HIDDEN_BIAS = OUTPUT_BIAS + CLASSES;
-constexpr int SMALL = HIDDEN_BIAS + HIDDEN;
-constexpr int OWN_SMALL = ceil_div(SMALL, CLUSTER);
-constexpr int PARAMETERS = INPUTS * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES;
+constexpr int SLICE = TILE * ceil_div(CHUNKS, CLUSTER); // inputs of a block
+constexpr int SLICES = ceil_div(PIXELS, SLICE);         // blocks that have inputs
 // Strides that spread a lane's reads over the memory banks: see load_a and load_b below.
 constexpr int IMAGE_STRIDE = PIECE * (SLICE / PIECE | 1);
 constexpr int WEIGHT_STRIDE = UNITS + 2;
@@ -60,18 +46,6 @@ DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
     return best;
 }
 
-// What a cluster trains on, which is the same for all networks, and what belongs to its own network.
-struct ClusterArrays {
-    const uint8* images;  // (n, PIXELS)
-    const int* labels;    // (n,)
-    const int* order;     // (n,); this and all that follows is of one network
-    const float* scalars; // (steps, SCALARS)
-    float* state;         // (1 + SLOTS, PARAMETERS): the parameters, layer by layer, weights first, and each of their slots
-    float* losses;        // (n,) in the order of training
-    uint8* hits;          // (n,)
-    int n;
-};
-
 // Copies the next minibatch while the network trains on this one. The numbers of its samples are read one step earlier, so that the
 // copy does not wait for them.
 struct Fetcher {
@@ -81,7 +55,7 @@ struct Fetcher {
     int samples[FETCHES], labeled[LABEL_FETCHES]; // -1: none
 
     DEVICE void look_up(const ClusterArrays& arrays, int rank, int step) {
-        const int rows = min(BATCH, arrays.n - step * BATCH);
+        const int rows = arrays.rows(step);
         const int* order = arrays.order + (size_t)step * BATCH;
 #pragma unroll
         for (int i = 0; i < FETCHES; ++i) {
@@ -139,7 +113,7 @@ DEVICE void send_partial_sums(ClusterMemory& memory, int rank, int buffer, int w
 
 // 2a. One of the block's own samples from the hidden layer to the loss and back, by a warp.
 DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int rank, int buffer, int own_row, int step, int lane) {
-    const int row = rank * OWN_ROWS + own_row, rows = min(BATCH, arrays.n - step * BATCH);
+    const int row = rank * OWN_ROWS + own_row, rows = arrays.rows(step);
     float *hidden = memory.hidden[0][own_row], *slope_input = memory.hidden[SLOPE_OF_INPUT][own_row];
     const bool real = row < rows;
     for (int unit = lane; unit < HIDDEN; unit += WARP) {
@@ -159,10 +133,7 @@ DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int
         for (int unit = 0; unit < HIDDEN; ++unit) scores[i] += hidden[unit] * memory.small[unit * CLASS_STRIDE + label];
     }
     const Classified sample(scores, lane, real ? memory.labels[buffer][own_row] : 0, rows);
-    if (real && lane == 0) {
-        arrays.losses[(size_t)step * BATCH + row] = sample.loss;
-        arrays.hits[(size_t)step * BATCH + row] = sample.hit;
-    }
+    if (real && lane == 0) arrays.report(step, row, sample.loss, sample.hit);
 #pragma unroll
     for (int i = 0; i < CLASSES_PER_LANE; ++i)
         if (i * WARP + lane < CLASSES) memory.output_delta[own_row][i * WARP + lane] = real ? scores[i] : 0;
@@ -181,12 +152,13 @@ DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int
 // 2b. Gradients of the small parameters over the block's samples.
 DEVICE void send_small_gradients(ClusterMemory& memory, int rank) {
     for (int i = thread_index(); i < SMALL; i += THREADS) {
+        if (place_of_small(i) < 0) continue;
         float sum = 0;
         if (i >= HIDDEN_BIAS) {
             for (int row = 0; row < OWN_ROWS; ++row) sum += memory.own_delta[row][i - HIDDEN_BIAS];
         } else if (i >= OUTPUT_BIAS) {
             for (int row = 0; row < OWN_ROWS; ++row) sum += memory.output_delta[row][i - OUTPUT_BIAS];
-        } else if (i % CLASS_STRIDE < CLASSES) {
+        } else {
             const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
             for (int row = 0; row < OWN_ROWS; ++row) sum += memory.hidden[0][row][unit] * memory.output_delta[row][label];
         }
@@ -198,6 +170,7 @@ DEVICE void send_small_gradients(ClusterMemory& memory, int rank) {
 DEVICE void update_small(ClusterMemory& memory, int rank, const Scalars& scalars) {
     const int first = rank * OWN_SMALL, end = min(SMALL, first + OWN_SMALL);
     for (int i = first + THREADS - 1 - thread_index(); i < end; i += THREADS) {
+        if (place_of_small(i) < 0) continue; // padding stays 0
         float gradient = 0;
 #pragma unroll
         for (int block = 0; block < CLUSTER; ++block) gradient += memory.own_small[block][i - first];
@@ -248,61 +221,22 @@ template <class Visit> DEVICE void visit_network(ClusterMemory& memory, const Cl
         const size_t place = (size_t)plane * PARAMETERS + (rank * SLICE + input) * HIDDEN + unit;
         if (rank * SLICE + input < INPUTS) visit(memory.weights[plane][input][unit], arrays.state[place], true);
     }
-    for (int i = thread_index(); i < SMALL; i += THREADS) {
-        const int unit = i / CLASS_STRIDE, label = i % CLASS_STRIDE;
-        int place = INPUTS * HIDDEN; // the hidden bias, the output weights, the output bias
-        if (i >= HIDDEN_BIAS) {
-            place += i - HIDDEN_BIAS;
-        } else if (i >= OUTPUT_BIAS) {
-            place += HIDDEN + HIDDEN * CLASSES + i - OUTPUT_BIAS;
-        } else if (label < CLASSES) {
-            place += HIDDEN + unit * CLASSES + label;
-        } else {
-            continue;
-        }
-        const bool own = i / OWN_SMALL == rank;
-        visit(memory.small[i], arrays.state[place], own);
-        for (int slot = 0; own && slot < SLOTS; ++slot)
-            visit(memory.own_small[CLUSTER + slot][i % OWN_SMALL], arrays.state[(size_t)(1 + slot) * PARAMETERS + place], own);
-    }
+    visit_small(memory, arrays, rank, visit);
 }
 
-// Put one network into the shared memory of its cluster; what no parameter fills is zero.
-DEVICE void load_network(ClusterMemory& memory, const ClusterArrays& arrays, int rank) {
-    unsigned* words = reinterpret_cast<unsigned*>(&memory);
-    for (int i = thread_index(); i < (int)(sizeof(ClusterMemory) / 4); i += THREADS) words[i] = 0;
-    block_sync();
-    visit_network(memory, arrays, rank, [](float& shared, float& global, bool) { shared = global; });
-}
-
-DEVICE void store_network(ClusterMemory& memory, const ClusterArrays& arrays, int rank) {
-    visit_network(memory, arrays, rank, [](float& shared, float& global, bool own) {
-        if (own) global = shared;
-    });
-}
-
-#define KERNEL extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1)
-
-// Train gridDim / CLUSTER networks on every minibatch of their order once, in place.
-//
-// images (n, PIXELS), labels (n,); for each network: orders (n,), scalars (steps, SCALARS), states (1 + SLOTS, PARAMETERS).
-// Filled for each network: losses, hits (n,), and their sums by minibatch.
-KERNEL train_epoch(const uint8* images, const int* labels, const int* orders, const float* scalars, float* states, float* losses,
-                   uint8* hits, double* batch_losses, double* batch_hits, int n) {
+DEVICE void train(const ClusterArrays& arrays) {
     ClusterMemory& memory = shared_memory<ClusterMemory>();
     const int rank = cluster_rank(), warp = thread_index() / WARP, lane = thread_index() % WARP;
-    const size_t network = block_index() / CLUSTER;
-    const int steps = ceil_div(n, BATCH);
-    const ClusterArrays arrays = {images, labels, orders + network * n, scalars + network * steps * SCALARS,
-                         states + network * (1 + SLOTS) * PARAMETERS, losses + network * n, hits + network * n, n};
     Fetcher fetcher;
-    load_network(memory, arrays, rank);
+    clear(memory);
+    block_sync();
+    visit_network(memory, arrays, rank, [](float& shared, float& global, bool) { shared = global; });
     fetcher.look_up(arrays, rank, 0);
     fetcher.start(memory, arrays, rank, 0);
     fetcher.look_up(arrays, rank, 1);
     copy_wait();
     cluster_sync(); // now every block has begun, so that others may write to its memory
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < arrays.steps(); ++step) {
         const int buffer = step % 2;
         const Scalars of_step(arrays.scalars + (size_t)step * SCALARS); // read long before they are needed
         fetcher.start(memory, arrays, rank, 1 - buffer);
@@ -319,8 +253,10 @@ KERNEL train_epoch(const uint8* images, const int* labels, const int* orders, co
         block_sync();
     }
     cluster_sync(); // the small parameters and all losses have arrived, and nobody writes to a block that has ended
-    store_network(memory, arrays, rank);
-    for (int step = rank * WARPS + warp; step < steps; step += CLUSTER * WARPS)
-        sum_minibatch(arrays.losses, arrays.hits, step * BATCH, min(n, (step + 1) * BATCH), lane, batch_losses + network * steps + step,
-                      batch_hits + network * steps + step);
+    visit_network(memory, arrays, rank, [](float& shared, float& global, bool own) {
+        if (own) global = shared;
+    });
+    sum_minibatches(arrays, rank, warp, lane);
 }
+
+CLUSTER_KERNEL(train_epoch, train)
