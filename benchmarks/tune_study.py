@@ -2,15 +2,16 @@
 
     python benchmarks/tune_study.py [--networks 200] [--rounds 3] [--only PART]    # 20 minutes on two cores that are free
 
-Networks 784-32-10 on MNIST, 5 epochs, one share of 10 % that judges, each engine from its start to its results, in a process of its
-own. The engines of a pair take turns, so that both meet the same machine. The thousand workers are simulated: the search is the real
-one and the time that it takes counts; only the workers and their time are imagined. Writes ``results/tune_study.json``.
+Networks 784-32-10 on MNIST, 5 epochs, one share of 10 % that judges, each engine from its start to its results, in a process of
+its own. The engines of a pair take turns, so that both meet the same machine. The thousand workers are simulated: the search is the
+real one and the time that it takes counts; only the workers and their time are imagined. Writes ``results/tune_study.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import importlib
 import itertools
 import json
 import random
@@ -97,8 +98,7 @@ def scikit_learn(networks: int) -> float:
 
 def optuna_pytorch(networks: int) -> float:
     """An Optuna study with PyTorch, one network a trial, which is what its users would write."""
-    import optuna
-    import torch
+    optuna, torch = map(importlib.import_module, ("optuna", "torch"))
 
     from mlp_accel import load
 
@@ -107,7 +107,7 @@ def optuna_pytorch(networks: int) -> float:
     x, y = torch.from_numpy(data.x_train[rows].astype(np.float32) / 255), torch.from_numpy(data.y_train[rows])
     x_judge, y_judge = torch.from_numpy(data.x_train[judge].astype(np.float32) / 255), torch.from_numpy(data.y_train[judge])
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: Any) -> float:
         torch.manual_seed(trial.number)
         rate = trial.suggest_float("learning_rate", 0.05, 0.8, log=True)
         model = torch.nn.Sequential(torch.nn.Linear(784, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10))
@@ -115,7 +115,7 @@ def optuna_pytorch(networks: int) -> float:
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(x)).split(128):
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+                torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
                 optimizer.step()
         with torch.no_grad():
             return float((model(x_judge).argmax(1) == y_judge).double().mean())
@@ -280,7 +280,7 @@ def main() -> None:
     if options.engine:
         sys.stdout.write(f"{ENGINES[options.engine](options.networks)}\n")
         return
-    result = json.loads(options.output.read_text()) if options.output.exists() else {"schema": 1, "parts": {}}
+    result: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {"schema": 1, "parts": {}}
     for part in options.only or PARTS:
         report = environment()
         found: dict[str, Any]

@@ -95,7 +95,8 @@ def notes(machines: Sequence[Machine]) -> list[str]:
         )
         lines += [f"{machine.label}: {line}" for line in crossover_lines(machine)]
         first = machines[0]
-        other = [name for name, *_ in differences(first.result.config.to_dict(), machine.result.config.to_dict()) if name in WORK]
+        ours, theirs = ([result.config.to_dict()] for result in (first.result, machine.result))
+        other = [name for name, *_ in differences(ours, theirs) if name in WORK]
         if other:
             lines.append(f"{machine.label}: other work than {first.label} ({', '.join(other)}): not the same benchmark")
         if machine.result.config.short:
