@@ -270,7 +270,7 @@ def run(command: Command, file: Path, effort: Effort) -> list[dict[str, Any]]:
         results[id(plan)] = {**row, "stage": stage}
         write_json(str(file), {**content, "results": list(results.values())})
 
-    signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _end)
     workers, end = Workers(log), time.monotonic()
     try:
         for stage, (limit, rows) in command.stages.items():
@@ -283,6 +283,7 @@ def run(command: Command, file: Path, effort: Effort) -> list[dict[str, Any]]:
                 tell(f"{stage}: {summary_line(results[id(row)])}", log)
     finally:
         workers.end()
+        signal.signal(signal.SIGTERM, before)
     tell(f"{file}\n{log}", log)
     return list(results.values())
 
