@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=40, help="of each kind in the record")
     parser.add_argument("--minutes", type=float, default=7, help="record stops after this time, to be continued")
     parser.add_argument("--files", type=int, default=5, help="on a side of a resampled comparison")
-    parser.add_argument("--draws", type=int, default=1000, help="resampled comparisons of each kind")
+    parser.add_argument("--draws", type=int, default=10_000, help="resampled comparisons of each kind")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "results" / "compare_study")
     options = parser.parse_args()
     if options.stage == "resample":
