@@ -74,7 +74,7 @@ def take(x: Any, chosen: npt.NDArray[np.bool]) -> Any:
     if is_sparse(x):
         return x.tocsr()[chosen]
     if on_gpu(x):
-        return x[sys.modules["torch"].from_numpy(chosen).to(x.device) if library_of(x) == "torch" else chosen]
+        return x[in_library_of(x, chosen)]
     return np.asarray(on_host(x))[chosen]
 
 

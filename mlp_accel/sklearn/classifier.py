@@ -19,7 +19,7 @@ from mlp_accel.backends import DTYPES, get_backend
 from mlp_accel.backends.arrays import is_sparse
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.threads import thread_count
-from mlp_accel.inputs import as_labels, as_samples, in_library_of, is_tensor, on_gpu, on_host
+from mlp_accel.inputs import as_labels, as_samples, in_library_of, is_pixels, is_tensor, on_gpu, on_host
 from mlp_accel.network import layer_outputs
 from mlp_accel.sklearn import lbfgs, stochastic
 from mlp_accel.training.evaluate import on_device
@@ -326,7 +326,6 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         if not backend.rows_alike:
             backend = get_backend(self.backend, "float64")
         x, _ = self._check_data(X, backend, reset=False)
-        x = as_samples(x, backend, self.n_features_in_, names=getattr(self, "feature_names_in_", None))
         params = [
             (backend.asarray(weights), backend.asarray(bias)) for weights, bias in zip(self.coefs_, self.intercepts_, strict=True)
         ]
@@ -340,18 +339,20 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         return logits
 
     def _check_data(self, X: Any, backend: Backend, reset: bool, y: Any = None) -> tuple[Any, Any]:
-        """Samples, where they are, as an array, a sparse matrix or an array on the GPU, and labels; `reset` learns the features."""
+        """Samples, as `as_samples` returns them, and labels; `reset` learns number and names of the features."""
         if backend.device != "cpu" and on_gpu(X):
             _check_n_features(self, X, reset=reset)
-            return X, y
-        settings: dict[str, Any] = {"accept_sparse": "csr", "dtype": "numeric", "ensure_all_finite": False, "reset": reset}
-        given = on_host(X) if is_tensor(X) else X
-        if y is None:
-            x, labels = validate_data(self, given, **settings), None
+            given, labels = X, y
         else:
-            x, labels = validate_data(self, given, y, **settings)
-        # uint8 would mean pixels to the backend, which scales them.
-        return x.astype(backend.dtype) if x.dtype == np.uint8 else x, labels
+            settings: dict[str, Any] = {"accept_sparse": "csr", "dtype": "numeric", "ensure_all_finite": False, "reset": reset}
+            given = on_host(X) if is_tensor(X) else X
+            if y is None:
+                given, labels = validate_data(self, given, **settings), None
+            else:
+                given, labels = validate_data(self, given, y, **settings)
+        if is_pixels(given) and not is_sparse(given):  # to the backend uint8 would mean pixels, which are scaled
+            given = backend.xp.astype(backend.asarray(given), backend.float_dtype)
+        return as_samples(given, backend, self.n_features_in_, names=getattr(self, "feature_names_in_", None)), labels
 
     def _set_classes(self, labels: npt.NDArray[Any], known: bool) -> None:
         classes = np.unique(labels)
