@@ -10,6 +10,7 @@ for equal models, is compared with that of the training that was not killed, and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -29,8 +30,8 @@ from mlp_accel.environment import environment
 from mlp_accel.files import TEMPORARY, write_json
 
 SIZES = [196, 32, 10]
-SAMPLES = 6000
-EPOCHS = 25
+SAMPLES = 2000
+EPOCHS = 20
 
 
 def data(sparse: bool) -> tuple[Any, Any]:
@@ -80,7 +81,8 @@ def kill_one(case: dict[str, Any], whole: dict[str, Any], share: float) -> dict[
         folder = Path(name)
         process = start(folder, case)
         time.sleep(share * whole["seconds"])
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have finished just now
+            os.kill(process.pid, signal.SIGKILL)
         process.join()
         in_part = sum(file.name.startswith(TEMPORARY) for file in folder.iterdir())
         resumed = finish(folder, case)
@@ -102,13 +104,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--json", default="-")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--backends", default=",".join(reversed(BACKENDS)), help="those of them that can run here")
     options = parser.parse_args()
     multiprocessing.set_forkserver_preload(["mlp_accel.training.train", "mlp_accel.backends.numba.backend"])
-    usable = [name for name in reversed(BACKENDS) if unavailable(name) is None]
+    usable = [name for name in options.backends.split(",") if unavailable(name) is None]
     kinds = [(backend, path, sparse) for backend in usable for path in (AUTO, LOOP) for sparse in (True, False)]
     cases = [{"backend": b, "path": p, "sparse": s, "threads": options.threads} for b, p, s in kinds if (b, p) != ("numpy", AUTO)]
-    rng, kills, wholes = np.random.default_rng(), [], {}
+    rng, kills, wholes, before = np.random.default_rng(), [], {}, environment()
     for number in range(options.kills):
         case = cases[number % len(cases)]
         key = json.dumps(case)
@@ -118,15 +121,19 @@ def main() -> int:
                 wholes[key] = finish(Path(second), case)
         kills.append(kill_one(case, wholes[key], float(rng.uniform(0, 1))))
         sys.stderr.write(f"{number + 1}/{options.kills} {kills[-1]}\n")
-    equal, cut = sum(kill["equal"] for kill in kills), sum(0 < kill["resumed epochs"] < EPOCHS for kill in kills)
-    summary = {
+        if options.json != "-" or number + 1 == options.kills:
+            write_json(options.json, {"environment": before, "epochs": EPOCHS, **summary(kills), "each": kills})
+    return 0 if all(kill["equal"] for kill in kills) else 1
+
+
+def summary(kills: list[dict[str, Any]]) -> dict[str, int]:
+    """How many were killed, and what of them."""
+    return {
         "kills": len(kills),
-        "equal": equal,
-        "gone on in the middle": cut,
-        "while writing": sum(k["while writing"] for k in kills),
+        "equal": sum(kill["equal"] for kill in kills),
+        "gone on in the middle": sum(0 < kill["resumed epochs"] < EPOCHS for kill in kills),
+        "while writing": sum(kill["while writing"] for kill in kills),
     }
-    write_json(options.json, {"environment": environment(), "epochs": EPOCHS, **summary, "each": kills})
-    return 0 if equal == len(kills) else 1
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
         case 6:
             return bytes(data).replace(*_numbers(data, rng), 1)
         case _:
-            data[start:stop] = rng.permutation(np.frombuffer(bytes(data[start:stop]), np.uint8)).tobytes()
+            data[start:stop] = rng.permutation(np.array(data[start:stop], np.uint8)).tobytes()
     return bytes(data)
 
 
