@@ -15,6 +15,7 @@ from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
 from mlp_accel.network import backward, forward, loss_accuracy
+from mlp_accel.sklearn.rules import penalty_shares
 from mlp_accel.training.evaluate import pieces
 
 Pairs = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
@@ -50,6 +51,8 @@ def minimize(
 
     shapes = [(weights.shape, bias.shape) for weights, bias in params]
     n = x.shape[0]
+    layers = zip(params, penalty_shares(params), strict=True)
+    shares = pack([(np.full(weights.shape, share), np.zeros(bias.shape)) for (weights, bias), share in layers])
 
     def loss_and_gradient(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         weights_and_biases = unpack(flat, shapes)
@@ -62,8 +65,8 @@ def minimize(
             share = samples.shape[0] / n
             total += share * float(loss)
             gradient += share * pack([(backend.to_numpy(weights), backend.to_numpy(bias)) for weights, bias in gradients])
-        decay = pack([(weights, np.zeros_like(bias)) for weights, bias in weights_and_biases])
-        return total + alpha / (2 * n) * float(decay @ decay), gradient + alpha / n * decay
+        decay = shares * flat
+        return total + alpha / (2 * n) * float(decay @ flat), gradient + alpha / n * decay
 
     options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol}
     start = pack([(weights.astype(np.float64), bias.astype(np.float64)) for weights, bias in params])

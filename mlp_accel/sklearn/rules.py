@@ -83,7 +83,17 @@ def optimizer_of(estimator: Any) -> Optimizer:
 def first_slots(optimizer: Optimizer, params: Sequence[tuple[Any, Any]]) -> Slots:
     """What the optimiser remembers at the start: the shares of the penalty, and zeros."""
 
-    def slot(name: str, weights: Any, bias: Any) -> tuple[Any, Any]:
-        return (np.ones_like(weights) if name == "share" else np.zeros_like(weights)), np.zeros_like(bias)
+    def slot(name: str, weights: Any, bias: Any, share: float) -> tuple[Any, Any]:
+        return np.full_like(weights, share if name == "share" else 0), np.zeros_like(bias)
 
-    return [[slot(name, weights, bias) for name in optimizer.slots] for weights, bias in params]
+    layers = zip(params, penalty_shares(params), strict=True)
+    return [[slot(name, weights, bias, share) for name in optimizer.slots] for (weights, bias), share in layers]
+
+
+def penalty_shares(params: Sequence[tuple[Any, Any]]) -> list[float]:
+    """The share of the penalty that the weights of each layer bear: 1, but 2 where two classes have an output each.
+
+    The best weights of the two are then one the negative of the other, and twice their squares are the square of the difference:
+    the penalty of the one output that scikit-learn has for two classes.
+    """
+    return [1.0] * (len(params) - 1) + [2.0 if len(params[-1][1]) == 2 else 1.0]

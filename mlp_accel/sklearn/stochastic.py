@@ -19,7 +19,7 @@ from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
 from mlp_accel.inputs import take
 from mlp_accel.optimizers import Optimizer
-from mlp_accel.sklearn.rules import first_slots, optimizer_of
+from mlp_accel.sklearn.rules import first_slots, optimizer_of, penalty_shares
 from mlp_accel.training.evaluate import mean_loss, on_device, pieces
 from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import Trainer
@@ -148,8 +148,9 @@ def train(
 
 
 def _squares(params: Params) -> float:
-    """The sum of the squares of the weights."""
-    return sum(float(np.vdot(weights, weights)) for weights, _ in params)
+    """The sum of the squares of the weights, each times its share of the penalty."""
+    layers = zip(params, penalty_shares(params), strict=True)
+    return sum(share * float(np.vdot(weights, weights)) for (weights, _), share in layers)
 
 
 def _batch_size(estimator: Any, n: int) -> int:

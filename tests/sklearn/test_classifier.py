@@ -69,6 +69,13 @@ def test_every_parameter_is_scikit_learns(parameters: dict[str, Any], path: str,
             np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_, rtol=1e-10)
 
 
+def test_two_classes_are_penalised_as_by_one_output() -> None:
+    """Two outputs bear twice the penalty, or alpha would be half as strong in the last layer."""
+    settings: dict[str, Any] = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 5.0, "max_iter": 500, "random_state": 0}
+    expected, found = (kind(**settings, tol=1e-9).fit(X, Y > 0) for kind in (Reference, MLPClassifier))
+    np.testing.assert_allclose(found.predict_proba(X), expected.predict_proba(X), atol=1e-4)
+
+
 def test_defaults_are_scikit_learns() -> None:
     ours, theirs = MLPClassifier().get_params(), Reference().get_params()
     assert {name: ours[name] for name in theirs} == theirs
