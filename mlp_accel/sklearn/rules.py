@@ -4,7 +4,7 @@ With a rate that changes, and in Adam's epsilon, they differ from those of `mlp_
 
 `alpha` is scikit-learn's: the loss of a minibatch of `size` samples has ``alpha / (2 * size)`` times the squares of the weights
 added, but not those of the biases. So each rule has one more slot, `share`, which it returns unchanged: the share of the penalty
-that a parameter bears, 1 for a weight and 0 for a bias.
+that a parameter bears, 0 for a bias and else as `penalty_shares` says.
 """
 
 from __future__ import annotations
