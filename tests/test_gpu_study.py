@@ -252,14 +252,13 @@ def test_each_fault_costs_its_row_alone(
         "probe": ("cupy device", "cupy launches", "cupy cluster_barriers:2", "cupy block_barriers:1"),
         "parity": ("cupy loop",),
         "epochs": ("cupy steps",),
-        "map": ("cupy 32/128",),
     }
     for name, labels in chosen.items():
         stage = study.STAGES[name]
         monkeypatch.setitem(study.STAGES, name, replace(stage, rows=functools.partial(_chosen, stage.rows, labels)))
     only = ["--minutes", "1000", "--only", ",".join(chosen), "--output", str(tmp_path), *LITTLE]
     assert study.main(only) == 1
-    found = rows_of(tmp_path, "probe-parity-epochs-map")
+    found = rows_of(tmp_path, "probe-parity-epochs")
     verdicts = {label: (row["status"], str(row["reason"])) for label, row in found.items()}
     reasons = {
         "probe: cupy device": ("ok", "None"),
@@ -268,13 +267,12 @@ def test_each_fault_costs_its_row_alone(
         "probe: cupy block_barriers:1": ("failed", "stopped after 10 s"),
         "parity: cupy loop": ("mismatch", "the loss is nan in epoch 1"),
         "epochs: cupy steps": ("failed", "DeviceMemoryError: out of memory on cuda:0"),
-        "map: cupy 32/128": ("failed", "DeviceMemoryError: out of memory on cuda:0"),
     }
     assert verdicts.keys() == reasons.keys()
     for label, (status, reason) in reasons.items():
         assert verdicts[label][0] == status, (label, verdicts[label])
         assert verdicts[label][1].startswith(reason), (label, verdicts[label])
-    log = (tmp_path / "gpu_probe-parity-epochs-map.log").read_text()
+    log = (tmp_path / "gpu_probe-parity-epochs.log").read_text()
     assert log.index("probe: cupy device ok") < log.index("--- cupy launches") < log.index("Traceback")
 
 
