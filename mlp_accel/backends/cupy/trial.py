@@ -42,6 +42,7 @@ def _answer(request: dict[str, Any], answers: Any) -> dict[str, str | None]:
     except Exception as error:  # nothing of the path has run yet
         return {"refused": first_line(error)}
     assert isinstance(path, FusedPath)
+    path.passed_over = frozenset(request["passed_over"])
     answers.write(BEGUN + "\n")
     answers.flush()
     faulthandler.dump_traceback_later(request["seconds_to_try"], exit=True)

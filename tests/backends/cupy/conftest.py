@@ -25,6 +25,7 @@ def try_in_this_process(request: dict[str, Any]) -> str | None:
     backend = CupyBackend(content["dtype"], content["device"], content["tf32"])
     path = backend.path_named(content["path"])
     assert isinstance(path, FusedPath)
+    path.passed_over = frozenset(content["passed_over"])
     return problem_of(path, unpacked(content["task"]))
 
 

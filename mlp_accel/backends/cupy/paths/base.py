@@ -67,8 +67,12 @@ class FusedPath(EpochPath):
     compute_capability: ClassVar[tuple[int, int]]
     """The lowest that its kernels run on."""
 
+    passed_over: frozenset[str]
+    """Kernels that it must not take, by their names: what a trial in another process is told of those that have failed here."""
+
     def __init__(self, backend: Backend, gpu: Device) -> None:
         self.backend, self.gpu = backend, gpu
+        self.passed_over: frozenset[str] = frozenset()
         self._verdicts: dict[Any, Verdict] = {}
 
     def why_not(self, task: Task) -> str | None:
@@ -86,6 +90,10 @@ class FusedPath(EpochPath):
     @abstractmethod
     def _shape(self, task: Task) -> Any:
         """What the kernels are compiled for `task`; two equal shapes have the same kernels."""
+
+    def _failed_kernels(self, task: Task) -> list[str]:
+        """Names of those of its kernels for `task` that have failed here, where it has more than one."""
+        return []
 
     @abstractmethod
     def _start(self, task: Task, states: Sequence[State], samples: DeviceSamples, n: int) -> FusedRun:
@@ -118,6 +126,7 @@ class FusedPath(EpochPath):
                 "device": self.gpu.index,
                 "tf32": self.gpu.tf32,
                 "task": packed(task),
+                "passed_over": self._failed_kernels(task),
             }
             self._verdicts[key] = verdicts.verdict(self.name, subject, request, lambda: self._tried_here(task))
         return self._verdicts[key]

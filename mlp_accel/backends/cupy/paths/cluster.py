@@ -89,7 +89,11 @@ class ClusterPath(FusedPath):
 
     def _shape(self, task: Task) -> ClusterShape | None:
         limit = self.gpu.shared_limit
-        return next((shape for shape in self._shapes(task) if shape.fits(limit) and shape not in self._failed), None)
+        left = (shape for shape in self._shapes(task) if shape not in self._failed and str(shape) not in self.passed_over)
+        return next((shape for shape in left if shape.fits(limit)), None)
+
+    def _failed_kernels(self, task: Task) -> list[str]:
+        return [str(shape) for shape in self._shapes(task) if shape in self._failed]
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
         """As of every path. A kernel or size of a cluster that fails here, which not every GPU has room for, is passed over."""
