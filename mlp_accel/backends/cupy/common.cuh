@@ -1,5 +1,5 @@
-// What the cluster kernel and the step kernels share: products on tensor cores, the numbers of a step, and the loss of one sample.
-// The host defines WARP, TILE, PIECE, NOTEBOOK_GRADIENT, SPLIT_TF32 and CLASSES, and puts the activation and the update rule before
+// What the kernels of the paths share: products on tensor cores, the numbers of a step, and the loss of one sample.
+// The host defines WARP, TILE, PIECE, NOTEBOOK_GRADIENT, SPLIT_TF32, TENSOR_CORES and CLASSES, and puts the activation and the update rule before
 // this.
 static_assert(PIECE == 16, "bytes that copy_async16 copies");
 static_assert(TILE == 16, "rows of a tile of mma_tf32");
@@ -17,11 +17,34 @@ struct Lane {
     DEVICE Lane(int lane) : group(lane / 4), item(lane % 4) {}
 };
 
+// d += a @ b for one tile, with operands spread over the warp as for mma_tf32, whatever computes it; and an operand of it near to a
+// float32 number. With SPLIT_TF32 what is missing becomes another operand: cutting off is then as good as rounding, and an instruction
+// cheaper, and both together carry 21 bits at least.
+#if TENSOR_CORES
+DEVICE void multiply_tile(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
+DEVICE unsigned near_operand(float value) { return SPLIT_TF32 ? float_bits(value) & 0xffffe000u : to_tf32(value); }
+#else
+static_assert(!SPLIT_TF32, "operands are float32");
+DEVICE void multiply_tile(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const int lane = thread_index() % WARP, group = lane / 4, item = lane % 4;
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+        const int half = k / 4, from = k % 4;
+        const float upper = tf32_value(shuffle(a[2 * half], 4 * group + from)), lower = tf32_value(shuffle(a[2 * half + 1], 4 * group + from));
+        const float left = tf32_value(shuffle(b[half], 8 * item + from)), right = tf32_value(shuffle(b[half], 8 * item + 4 + from));
+        d[0] = fmaf(upper, left, d[0]), d[1] = fmaf(upper, right, d[1]);
+        d[2] = fmaf(lower, left, d[2]), d[3] = fmaf(lower, right, d[3]);
+    }
+}
+DEVICE unsigned near_operand(float value) { return float_bits(value); }
+#endif
+DEVICE unsigned missing_operand(float value, unsigned near) { return float_bits(value - tf32_value(near)); }
+
 // sum += A @ B for one tile of 16 rows and N tiles of 8 columns, over the depths 8 * first ... 8 * last.
 //
 // load_a(k, float[4]) and load_b(k, n, float[2]) bring a lane's part of the k-th 8 of the depth; they may visit the depth in any
-// order, if it is the same for both. Float32-grade by splitting an operand into two TF32 numbers that carry 22 bits together;
-// EXACT_A says that TF32 holds every value of A (pixels are whole numbers up to 255), so only B is split.
+// order, if it is the same for both. Float32-grade by splitting an operand into two TF32 numbers; EXACT_A says that TF32 holds every
+// value of A (pixels are whole numbers up to 255), so only B is split.
 template <int N, bool EXACT_A, class LoadA, class LoadB>
 DEVICE void multiply(float (&sum)[N][4], int first, int last, LoadA load_a, LoadB load_b) {
     for (int begin = first; begin < last; begin += CHUNK) {
@@ -33,19 +56,19 @@ DEVICE void multiply(float (&sum)[N][4], int first, int last, LoadA load_a, Load
             unsigned a_high[4], a_low[4];
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                a_high[i] = to_tf32(a[i]);
-                if (SPLIT_TF32 && !EXACT_A) a_low[i] = to_tf32(a[i] - tf32_value(a_high[i]));
+                a_high[i] = EXACT_A ? float_bits(a[i]) : near_operand(a[i]);
+                if (SPLIT_TF32 && !EXACT_A) a_low[i] = missing_operand(a[i], a_high[i]);
             }
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 float b[2];
                 load_b(k, n, b);
-                const unsigned b_high[2] = {to_tf32(b[0]), to_tf32(b[1])};
-                mma_tf32(high[n], a_high, b_high);
+                const unsigned b_high[2] = {near_operand(b[0]), near_operand(b[1])};
+                multiply_tile(high[n], a_high, b_high);
                 if (SPLIT_TF32) {
-                    const unsigned b_low[2] = {to_tf32(b[0] - tf32_value(b_high[0])), to_tf32(b[1] - tf32_value(b_high[1]))};
-                    mma_tf32(low[n], a_high, b_low);
-                    if (!EXACT_A) mma_tf32(low[n], a_low, b_high);
+                    const unsigned b_low[2] = {missing_operand(b[0], b_high[0]), missing_operand(b[1], b_high[1])};
+                    multiply_tile(low[n], a_high, b_low);
+                    if (!EXACT_A) multiply_tile(low[n], a_low, b_high);
                 }
             }
         }

@@ -40,10 +40,11 @@ def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in constants.items())
 
 
-def product_constants(gradient: str, tf32: bool) -> dict[str, int | str]:
+def product_constants(gradient: str, tf32: bool, tensor_cores: bool = True) -> dict[str, int | str]:
     """What ``common.cuh`` has to know beside the sizes."""
     sizes = {"WARP": WARP, "TILE": TILE, "PIECE": PIECE}
-    return {**sizes, "NOTEBOOK_GRADIENT": int(gradient == "notebook"), "SPLIT_TF32": int(not tf32)}
+    products = {"TENSOR_CORES": int(tensor_cores), "SPLIT_TF32": int(tensor_cores and not tf32)}
+    return {**sizes, **products, "NOTEBOOK_GRADIENT": int(gradient == "notebook")}
 
 
 def padded_pixels(n_in: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_accel.backends.cupy.paths.cluster_shapes import ClusterShape
+from mlp_accel.backends.cupy.paths.cluster_shapes import ClusterShape, Tf32Shape
 from mlp_accel.backends.cupy.paths.runs import packed, unpacked
 from mlp_accel.backends.cupy.paths.steps import THREADS, Launch, StepShape
 from mlp_accel.backends.cupy.source import ceil_div, round_up
@@ -18,7 +18,8 @@ from tests.backends.cupy.problem import Problem, Result
 
 def cluster_task(shape: ClusterShape, networks: int = 1) -> Task:
     sizes = (shape.inputs, shape.hidden, shape.classes)
-    return Task(sizes, shape.batch, "float32", "uint8", 0.3, shape.activation, shape.gradient, shape.rule, networks)
+    data = "float32" if isinstance(shape, Tf32Shape) and not shape.bytes else "uint8"
+    return Task(sizes, shape.batch, "float32", data, 0.3, shape.activation, shape.gradient, shape.rule, networks)
 
 
 def step_task(shape: StepShape) -> Task:

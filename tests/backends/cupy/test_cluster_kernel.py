@@ -53,6 +53,7 @@ SHAPES: dict[str, ClusterShape] = {
     ),
     "tf32: silu, AdamW, 40 classes, cluster of 16": tf32(64, 9, 40, 16, "silu", "adamw", cluster=16, warps=1),
     "tf32: functions of a user's own, one block alone": tf32(50, 20, 6, 17, "wavelet", "chase", cluster=1, warps=2),
+    "tf32: floating samples, tanh, Adam": tf32(54, 33, 7, 40, "tanh", "adam", bytes=False, cluster=4, warps=3),
     "tf32: MNIST": tf32(784, 32, 10, 128, "tanh", "sgd", cluster=8, warps=2),
     "tf32: MNIST, plain": tf32(784, 32, 10, 128, "tanh", "sgd", tf32=True, cluster=8, warps=2),
 }

@@ -17,9 +17,9 @@ from tests.backends.cupy.nvrtc import Needs, compile_for
 from tests.backends.cupy.small import ACTIVATIONS, RULES, SGD, TANH, rule_of
 
 REGISTERS = 65536
-"""Of a multiprocessor, for all threads of a block: CUDA C++ Programming Guide, table of technical limits, for sm_80 and sm_90."""
+"""Of a multiprocessor, for all threads of a block: CUDA C++ Programming Guide, table of technical limits; the same for all."""
 
-SHARED = {"sm_80": 166_912, "sm_90": 232_448}
+SHARED = {"sm_75": 65_536, "sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "sm_120": 101_376}
 """Bytes that a block may ask for: the same table."""
 
 MNIST = HalfShape(784, 32, 10, 128, TANH, SGD, cluster=16)
@@ -38,6 +38,7 @@ CLUSTERS: dict[str, ClusterShape] = {
     "MNIST, 128 hidden units": replace(MNIST, hidden=128).roomy,
     "odd sizes, Adam": HalfShape(781, 30, 9, 100, TANH, rule_of("adam"), cluster=8),
     "tf32": WIDE,
+    "tf32: floating samples": Tf32Shape(54, 32, 7, 128, TANH, rule_of("adam"), bytes=False),
     "tf32: plain, notebook's rule, sigmoid": replace(WIDE, tf32=True, gradient="notebook", activation=ACTIVATIONS["sigmoid"]),
     "tf32: the widest network": replace(WIDE, hidden=152, cluster=16),
     "tf32: many classes": Tf32Shape(784, 32, 200, 64, TANH, SGD),
@@ -74,6 +75,13 @@ def test_every_activation_and_rule_in_the_kernels_of_the_paths(activation: str, 
         )
 
 
+@pytest.mark.parametrize("architecture", ["sm_100", "sm_120"])
+def test_the_cluster_kernel_for_newer_gpus(architecture: str) -> None:
+    check(
+        compile_for(architecture, MNIST.source(), MNIST.options()), ["train_epoch"], MNIST.threads, MNIST.shared_bytes, architecture
+    )
+
+
 def test_a_cluster_of_one_block_for_sm_80() -> None:
     shape = Tf32Shape(100, 32, 10, 64, TANH, SGD, cluster=1)
     check(compile_for("sm_80", shape.source(), shape.options()), ["train_epoch"], shape.threads, shape.shared_bytes, "sm_80")
@@ -82,12 +90,21 @@ def test_a_cluster_of_one_block_for_sm_80() -> None:
 @pytest.mark.parametrize(
     ("architecture", "shape"),
     [
+        ("sm_75", replace(MNIST_STEPS, tensor_cores=False)),
         ("sm_80", MNIST_STEPS),
         ("sm_90", MNIST_STEPS),
+        ("sm_120", MNIST_STEPS),
         ("sm_80", StepShape((784, 256, 128, 10), 100, ACTIVATIONS["relu"], SGD, True, "notebook", True)),
         ("sm_90", StepShape((30, 40, 200), 64, ACTIVATIONS["sigmoid"], SGD, False)),
     ],
-    ids=["MNIST, sm_80", "MNIST, sm_90", "three layers, plain TF32", "floating images, many classes"],
+    ids=[
+        "MNIST, sm_75",
+        "MNIST, sm_80",
+        "MNIST, sm_90",
+        "MNIST, sm_120",
+        "three layers, plain TF32",
+        "floating images, many classes",
+    ],
 )
 def test_the_step_kernels(architecture: str, shape: StepShape) -> None:
     needs = compile_for(architecture, shape.source(), shape.options())
@@ -95,7 +112,7 @@ def test_the_step_kernels(architecture: str, shape: StepShape) -> None:
     check(needs, names, steps.THREADS, shape.shared_bytes, architecture)
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 @pytest.mark.parametrize(("dtype", "label"), [("float32", "uint8"), ("float64", "int64")])
 def test_the_ops(dtype: str, label: str, architecture: str) -> None:
     sources = [ops.minibatch_source(dtype, pixels, label) for pixels in ("uint8", dtype)]

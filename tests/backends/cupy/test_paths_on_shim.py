@@ -87,6 +87,16 @@ def test_each_path_trains_as_the_reference_does(cupy: FakeCupy, path: str | None
         np.testing.assert_allclose(bias, their_bias, atol=3e-6)
 
 
+@pytest.mark.parametrize("path", ["cluster", "graph"])
+def test_floating_samples_train_as_the_reference_does(cupy: FakeCupy, path: str) -> None:
+    x, y = data(55)
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16}
+    ours = mini_batch_sgd(x / np.float32(255), y, init_params(SIZES), backend=CupyBackend(), path=path, **options)
+    theirs = mini_batch_sgd(x / np.float32(255), y, init_params(SIZES), backend=Reference("float64"), **options)
+    np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)
+    assert ours.accuracy == theirs.accuracy
+
+
 def test_functions_of_a_users_own_are_in_every_path(cupy: FakeCupy) -> None:
     x, y = data(40)
     options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "activation": wavelet, "optimizer": chase}
@@ -246,9 +256,9 @@ def taken(backend: CupyBackend, x: Any, y: Any, sizes: Sequence[int], path: str 
     ("sizes", "kind", "settings", "name", "reason"),
     [
         ([20, 12, 8, 5], "uint8", {}, "graph", "it holds one hidden layer, the network has 2"),
-        (SIZES, "float", {}, "graph", "it streams uint8 images, these samples are float32"),
         (SIZES, "uint8", A100, "graph", "it needs compute capability 9.0, this GPU has 8.0"),
-        (SIZES, "uint8", {"capability": "75", "shared_limit": 65536}, "loop", "it needs compute capability 8.0, this GPU has 7.5"),
+        (SIZES, "float", {"capability": "75", "shared_limit": 65536}, "graph", "it needs compute capability 9.0, this GPU has 7.5"),
+        (SIZES, "uint8", {"capability": "70", "shared_limit": 65536}, "loop", "it needs compute capability 7.5, this GPU has 7.0"),
         (
             SIZES,
             "uint8",

@@ -34,6 +34,7 @@ SHAPES = {
     "one unit, one sample": shape((5, 1, 2), 1, "elu", "sgd"),
     "two hidden layers, silu, AdamW": shape((30, 20, 34, 5), 20, "silu", "adamw"),
     "functions of a user's own": shape((50, 20, 8, 6), 17, "wavelet", "chase"),
+    "without tensor cores": shape((50, 33, 17, 7), 19, "tanh", "momentum", tensor_cores=False),
     "plain TF32": shape((200, 40, 30, 10), 48, "tanh", "sgd", tf32=True),
 }
 

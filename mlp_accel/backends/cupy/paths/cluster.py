@@ -65,8 +65,6 @@ class ClusterPath(FusedPath):
     def _does_not_fit(self, task: Task) -> str | None:
         if len(task.layer_sizes) != 3:
             return f"it holds one hidden layer, the network has {len(task.layer_sizes) - 2}"
-        if task.data != "uint8":
-            return f"it streams uint8 images, these samples are {task.data}"
         limit, shapes = self.gpu.shared_limit, list(self._shapes(task))
         fitting = [shape for shape in shapes if shape.fits(limit)]
         if fitting:
@@ -81,11 +79,13 @@ class ClusterPath(FusedPath):
         inputs, hidden, classes = task.layer_sizes
         network = (inputs, hidden, classes, task.batch_size, task.activation, task.rule, task.gradient)
 
-        gpu, only = Gpu(multiprocessors=self.gpu.multiprocessors), self.only_size
-        for size in (only,) if only else sorted(BUDGETS, key=lambda size: cluster_epoch(size, task.networks, gpu)):
-            yield HalfShape(*network, cluster=size).roomy
+        gpu, only, pixels = Gpu(multiprocessors=self.gpu.multiprocessors), self.only_size, task.data == "uint8"
+        fastest_first = sorted(BUDGETS, key=lambda size: cluster_epoch(size, task.networks, gpu))
+        if pixels:
+            for size in (only,) if only else fastest_first:
+                yield HalfShape(*network, cluster=size).roomy
         for size in (only,) if only else TF32_SIZES:
-            yield Tf32Shape(*network, cluster=size, tf32=self.gpu.tf32)
+            yield Tf32Shape(*network, cluster=size, tf32=self.gpu.tf32, bytes=pixels)
 
     def _shape(self, task: Task) -> ClusterShape | None:
         limit = self.gpu.shared_limit

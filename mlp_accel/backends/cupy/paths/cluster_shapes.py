@@ -200,7 +200,7 @@ class HalfShape(ClusterShape):
 
 @dataclass(frozen=True)
 class Tf32Shape(ClusterShape):
-    """``cluster_tf32.cu``: for networks that the other kernel has no room for.
+    """``cluster_tf32.cu``: for what the other kernel does not take, which are wide networks, many classes and floating samples.
 
     The size of the cluster sets the order of the sums, so it must not depend on how many networks are trained at once.
 
@@ -208,15 +208,18 @@ class Tf32Shape(ClusterShape):
     ----------
     tf32 : bool
         Plain TF32 products, 10 bits after the point; otherwise split ones of float32 grade.
+    bytes : bool
+        Samples are uint8; otherwise float32.
     """
 
     tf32: bool = False
+    bytes: bool = True
 
     files: ClassVar[tuple[str, ...]] = ("cluster_tf32.cu",)
 
     @property
     def sample_type(self) -> Any:
-        return np.dtype(np.uint8)
+        return np.dtype(np.uint8 if self.bytes else np.float32)
 
     @property
     def units(self) -> int:
@@ -229,11 +232,12 @@ class Tf32Shape(ClusterShape):
     @property
     def shared_bytes(self) -> int:
         rows, units = self.rows, self.units
-        images = 2 * rows * PIECE * (self.slice // PIECE | 1)
+        delta_stride = units if units // 8 % 2 else units + 8
+        images = 2 * rows * (PIECE * (self.slice // PIECE | 1) if self.bytes else 4 * (self.slice + 4))
         words = (
             ceil_div(self.stride, self.slice) * self.own_rows * units  # partial_sums
-            + (1 + self.rule.n_slots) * self.slice * (units + 2)  # weights
-            + rows * (units if units // 8 % 2 else units + 8)  # delta
+            + (1 + self.rule.n_slots) * self.slice * (units + 2 if self.bytes else delta_stride)  # weights
+            + rows * delta_stride  # delta
             + (2 + self.activation.of_input) * self.own_rows * units  # hidden, own_delta
             + self.own_rows * self.class_stride  # output_delta
             + self.small

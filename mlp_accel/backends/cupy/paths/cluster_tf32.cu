@@ -1,5 +1,6 @@
 // One launch trains whole networks for an epoch: each cluster of thread blocks holds one network with one hidden layer in its shared
-// memory. Needs sm_90 (a cluster of one block: sm_80). For networks that cluster_half.cu has no room for.
+// memory. Needs sm_90 (a cluster of one block: sm_80). For what cluster_half.cu does not take: wide networks,
+// many classes, floating samples.
 //
 // The inputs are split over the blocks of the cluster, the samples of a minibatch too, and so are the small parameters (all but the
 // first layer's weights). What a block is responsible for is called its own. A delta is the error at a layer: the derivative of the
@@ -13,13 +14,15 @@
 // Meanwhile the next minibatch is copied to a second buffer. Every sum is taken in a fixed order.
 constexpr int SLICE = TILE * ceil_div(CHUNKS, CLUSTER); // inputs of a block
 constexpr int SLICES = ceil_div(PIXELS, SLICE);         // blocks that have inputs
+constexpr bool BYTES = sizeof(Sample) == 1; // pixels, not scaled yet; otherwise floats
+constexpr float INPUT_SCALE = BYTES ? PIXEL_SCALE : 1.0f;
 // Strides that spread a lane's reads over the memory banks: see load_a and load_b below.
-constexpr int IMAGE_STRIDE = PIECE * (SLICE / PIECE | 1);
-constexpr int WEIGHT_STRIDE = UNITS + 2;
+constexpr int IMAGE_STRIDE = BYTES ? PIECE * (SLICE / PIECE | 1) : SLICE + 4;
 constexpr int DELTA_STRIDE = UNITS + (UNITS / 8 % 2 ? 0 : 8);
+constexpr int WEIGHT_STRIDE = BYTES ? UNITS + 2 : DELTA_STRIDE;
 
 struct alignas(16) ClusterMemory {
-    uint8 images[2][ROWS][IMAGE_STRIDE];        // this minibatch and the next
+    Sample images[2][ROWS][IMAGE_STRIDE];       // this minibatch and the next
     float partial_sums[SLICES][OWN_ROWS][UNITS];
     float weights[1 + SLOTS][SLICE][WEIGHT_STRIDE]; // of the first layer, and their slots
     float delta[ROWS][DELTA_STRIDE];            // of the hidden layer, of all samples
@@ -49,7 +52,8 @@ DEVICE constexpr int columns_at_once(int row_tiles, int column_tiles) {
 // Copies the next minibatch while the network trains on this one. The numbers of its samples are read one step earlier, so that the
 // copy does not wait for them.
 struct Fetcher {
-    static constexpr int PIECES = SLICE / PIECE; // of the block's part of an image, PIECE bytes each
+    static constexpr int LENGTH = PIECE / sizeof(Sample); // of a piece of PIECE bytes
+    static constexpr int PIECES = SLICE / LENGTH;         // of the block's part of an image
     static constexpr int FETCHES = ceil_div(BATCH * PIECES, THREADS);
     static constexpr int LABEL_FETCHES = ceil_div(OWN_ROWS, THREADS);
     int samples[FETCHES], labeled[LABEL_FETCHES]; // -1: none
@@ -60,7 +64,7 @@ struct Fetcher {
 #pragma unroll
         for (int i = 0; i < FETCHES; ++i) {
             const int piece = i * THREADS + thread_index(), row = piece / PIECES;
-            const bool real = row < rows && rank * SLICE + piece % PIECES * PIECE < PIXELS;
+            const bool real = row < rows && rank * SLICE + piece % PIECES * LENGTH < PIXELS;
             samples[i] = real ? order[row] : -1;
         }
 #pragma unroll
@@ -73,7 +77,7 @@ struct Fetcher {
     DEVICE void start(ClusterMemory& memory, const ClusterArrays& arrays, int rank, int buffer) const {
 #pragma unroll
         for (int i = 0; i < FETCHES; ++i) {
-            const int piece = i * THREADS + thread_index(), row = piece / PIECES, column = piece % PIECES * PIECE;
+            const int piece = i * THREADS + thread_index(), row = piece / PIECES, column = piece % PIECES * LENGTH;
             if (samples[i] >= 0)
                 copy_async16(&memory.images[buffer][row][column], arrays.images + (size_t)samples[i] * PIXELS + rank * SLICE + column);
         }
@@ -89,19 +93,25 @@ DEVICE void send_partial_sums(ClusterMemory& memory, int rank, int buffer, int w
     for (int job = warp; job < ROWS / TILE * (UNITS / COLUMNS); job += WARPS) {
         const int row = job / (UNITS / COLUMNS) * TILE + lane.group, column = job % (UNITS / COLUMNS) * COLUMNS;
         float sum[N][4] = {};
-        // A lane reads four neighbouring pixels at a time: inputs 4t ... 4t + 3 of sixteen, which serve two products.
+        // Of pixels a lane reads four neighbours at a time: inputs 4t ... 4t + 3 of sixteen, which serve two products.
+        auto place = [&](int k) { return BYTES ? k / 2 * 16 + 4 * lane.item + k % 2 * 2 : 8 * k + lane.item; };
+        constexpr int NEXT = BYTES ? 1 : 4; // from a lane's first input of a product to its second
         auto load_a = [&](int k, float (&a)[4]) {
-            const int place = k / 2 * 16 + 4 * lane.item, byte = k % 2 * 2;
-            const unsigned upper = *reinterpret_cast<const unsigned*>(&memory.images[buffer][row][place]);
-            const unsigned lower = *reinterpret_cast<const unsigned*>(&memory.images[buffer][row + 8][place]);
-            a[0] = byte_as_float(upper, byte), a[1] = byte_as_float(lower, byte);
-            a[2] = byte_as_float(upper, byte + 1), a[3] = byte_as_float(lower, byte + 1);
+            const Sample *upper = &memory.images[buffer][row][place(k)], *lower = &memory.images[buffer][row + 8][place(k)];
+            if constexpr (BYTES) {
+                const int byte = k % 2 * 2;
+                const unsigned four = *reinterpret_cast<const unsigned*>(upper - byte), other = *reinterpret_cast<const unsigned*>(lower - byte);
+                a[0] = byte_as_float(four, byte), a[1] = byte_as_float(other, byte);
+                a[2] = byte_as_float(four, byte + 1), a[3] = byte_as_float(other, byte + 1);
+            } else {
+                a[0] = upper[0], a[1] = lower[0], a[2] = upper[NEXT], a[3] = lower[NEXT];
+            }
         };
         auto load_b = [&](int k, int n, float (&b)[2]) {
-            const int place = k / 2 * 16 + 4 * lane.item + k % 2 * 2, unit = column + n * TILE_COLUMNS + lane.group;
-            b[0] = memory.weights[0][place][unit], b[1] = memory.weights[0][place + 1][unit];
+            const int unit = column + n * TILE_COLUMNS + lane.group;
+            b[0] = memory.weights[0][place(k)][unit], b[1] = memory.weights[0][place(k) + NEXT][unit];
         };
-        multiply<N, true>(sum, 0, SLICE / 8, load_a, load_b);
+        multiply<N, BYTES>(sum, 0, SLICE / 8, load_a, load_b);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
@@ -120,7 +130,7 @@ DEVICE void train_sample(ClusterMemory& memory, const ClusterArrays& arrays, int
         float z = 0;
 #pragma unroll
         for (int slice = 0; slice < SLICES; ++slice) z += memory.partial_sums[slice][own_row][unit];
-        z = z * PIXEL_SCALE + memory.small[HIDDEN_BIAS + unit];
+        z = z * INPUT_SCALE + memory.small[HIDDEN_BIAS + unit];
         if (SLOPE_OF_INPUT) slope_input[unit] = z;
         hidden[unit] = real ? activate(z) : 0;
     }
@@ -189,16 +199,20 @@ DEVICE void update_weights(ClusterMemory& memory, int rank, int buffer, const Sc
         float sum[N][4] = {};
         auto load_a = [&](int k, float (&a)[4]) {
             const int row = 8 * k + lane.item;
-            const unsigned left = *reinterpret_cast<const unsigned short*>(&memory.images[buffer][row][place]);
-            const unsigned right = *reinterpret_cast<const unsigned short*>(&memory.images[buffer][row + 4][place]);
-            a[0] = byte_as_float(left, 0), a[1] = byte_as_float(left, 1);
-            a[2] = byte_as_float(right, 0), a[3] = byte_as_float(right, 1);
+            const Sample *left = &memory.images[buffer][row][place], *right = &memory.images[buffer][row + 4][place];
+            if constexpr (BYTES) {
+                const unsigned two = *reinterpret_cast<const unsigned short*>(left), others = *reinterpret_cast<const unsigned short*>(right);
+                a[0] = byte_as_float(two, 0), a[1] = byte_as_float(two, 1);
+                a[2] = byte_as_float(others, 0), a[3] = byte_as_float(others, 1);
+            } else {
+                a[0] = left[0], a[1] = left[1], a[2] = right[0], a[3] = right[1];
+            }
         };
         auto load_b = [&](int k, int n, float (&b)[2]) {
             const int row = 8 * k + lane.item, unit = column + n * TILE_COLUMNS + lane.group;
             b[0] = memory.delta[row][unit], b[1] = memory.delta[row + 4][unit];
         };
-        multiply<N, true>(sum, 0, ROWS / 8, load_a, load_b);
+        multiply<N, BYTES>(sum, 0, ROWS / 8, load_a, load_b);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             const int unit = column + n * TILE_COLUMNS + 2 * lane.item;
@@ -248,7 +262,7 @@ DEVICE void train(const ClusterArrays& arrays) {
         send_small_gradients(memory, rank);
         cluster_sync();
         update_small(memory, rank, of_step);
-        if (rank < SLICES) update_weights(memory, rank, buffer, Scalars(of_step.values, PIXEL_SCALE), warp, lane);
+        if (rank < SLICES) update_weights(memory, rank, buffer, Scalars(of_step.values, INPUT_SCALE), warp, lane);
         copy_wait();
         block_sync();
     }

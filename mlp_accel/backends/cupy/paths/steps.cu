@@ -1,5 +1,5 @@
 // A step of training in a few launches, for any number of layers of any size: forward, one kernel for each hidden layer; the output
-// layer with the loss; backward, one for each hidden layer; all updates in one. Needs sm_80.
+// layer with the loss; backward, one for each hidden layer; all updates in one.
 //
 // Each block computes one tile of a product: each of its warps multiplies a part of the depth, and the parts are added up in a fixed
 // order. Parameters, outputs and deltas are one buffer each; where a layer begins in them follows from the sizes, which are constants.

@@ -37,8 +37,11 @@ from mlp_accel.backends.paths import State, Task
 from mlp_accel.optimizers import Rule
 
 FILES = (BASICS, "common.cuh", "steps.cu")
-COMPUTE_CAPABILITY = (8, 0)
-"""The first one whose tensor cores know TF32."""
+COMPUTE_CAPABILITY = (7, 5)
+"""The oldest GPUs that current CUDA compilers know."""
+
+TENSOR_CORES = (8, 0)
+"""Compute capability of the first ones whose tensor cores know TF32. Older GPUs multiply in float32."""
 
 WARPS, COLUMNS = 8, 32
 """Warps of a block, and columns of the tile of a product that it computes; passed to the compiler by `StepShape.options`."""
@@ -83,6 +86,8 @@ class StepShape:
         See `mlp_accel.network.backward`.
     tf32 : bool
         Plain TF32 products; otherwise split ones of float32 grade.
+    tensor_cores : bool
+        Products in TF32 on tensor cores; otherwise in float32.
     """
 
     layer_sizes: tuple[int, ...]
@@ -92,6 +97,7 @@ class StepShape:
     bytes: bool = True
     gradient: str = "exact"
     tf32: bool = False
+    tensor_cores: bool = True
 
     @property
     def layers(self) -> int:
@@ -150,7 +156,7 @@ class StepShape:
         samples = {"BATCH": self.batch, "BYTES": int(self.bytes), "SAMPLE_STRIDE": stride}
         memory = {"N_PARAMETERS": self.n_parameters, "N_DELTAS": self.n_deltas, "SHARED_BYTES": self.shared_bytes}
         launch = {"WARPS": WARPS, "COLUMNS": COLUMNS}
-        return defines({**sizes, **samples, **memory, **launch, **product_constants(self.gradient, self.tf32)})
+        return defines({**sizes, **samples, **memory, **launch, **product_constants(self.gradient, self.tf32, self.tensor_cores)})
 
     def source(self) -> str:
         """CUDA C++ for NVRTC."""
@@ -191,8 +197,8 @@ class StepPath(FusedPath):
         return None
 
     def _shape(self, task: Task) -> StepShape:
-        functions = (task.activation, task.rule)
-        return StepShape(task.layer_sizes, task.batch_size, *functions, task.data == "uint8", task.gradient, self.gpu.tf32)
+        network = (task.layer_sizes, task.batch_size, task.activation, task.rule, task.data == "uint8", task.gradient)
+        return StepShape(*network, tf32=self.gpu.tf32, tensor_cores=self.gpu.capability >= TENSOR_CORES)
 
     def _start(self, task: Task, states: Sequence[State], samples: DeviceSamples, n: int) -> FusedRun:
         return StepRun(self.gpu, task, states, samples, self._shape(task), n)
