@@ -310,7 +310,7 @@ def where_it_was_measured() -> str:
         ("x86-64 CPU", "`numpy`, `numba`: vectors as wide as the CPU has them, as many threads as cores are granted", cpus),
         ("other CPU", "`numpy`, `numba`", ""),
         ("NVIDIA GPU, compute capability 9.0", "`cupy`: all paths", gpus),
-        ("NVIDIA GPU, compute capability 8.0 and newer", "`cupy`: `graph`, `steps`, `loop`", ""),
+        ("NVIDIA GPU, compute capability 7.5 and newer", "`cupy`: `graph`, `steps`, `loop`", ""),
         ("older NVIDIA GPU that CuPy knows", "`cupy`: `loop`", ""),
         ("other GPU", "nothing: it runs on the CPU", "–"),
     ]
