@@ -59,6 +59,7 @@ LOCK_ALL = $(LOCK) --universal --python-version 3.11 --generate-hashes
 lock: $(VENV)/dev-ready
 	echo 'hatchling>=1.27' | $(LOCK_ALL) --output-file requirements/build.txt -
 	$(LOCK_ALL) --output-file requirements/cpu.txt pyproject.toml
+	$(LOCK_ALL) --output-file requirements/cluster.txt --extra dask pyproject.toml
 	$(LOCK_ALL) --output-file requirements/gpu.txt --extra cuda13 pyproject.toml
 	$(LOCK_ALL) --output-file requirements/dev.txt --extra dev pyproject.toml
 	$(LOCK) --python-version 3.11 --resolution lowest-direct --output-file requirements/lowest.txt --extra test pyproject.toml

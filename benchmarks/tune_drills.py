@@ -188,10 +188,10 @@ def ctrl_c(drill: Drill) -> str:
 
 def worker_frozen(drill: Drill) -> str:
     """A worker's process is stopped in the middle of its work, and does not answer any more."""
-    drill.options = ("--timeout", "15")
-    victim = drill.rng.choice(drill.cluster.worker_pids())
+    drill.options = ("--timeout", "60")
     process = drill.search()
     at = drill.wait_for_results(process)
+    victim = drill.rng.choice(drill.cluster.worker_pids())
     os.kill(victim, signal.SIGSTOP)
     drill.end(process)
     with suppress(ProcessLookupError):
@@ -204,7 +204,7 @@ def disk_full(drill: Drill) -> str:
     with small_disk(drill.folder / "disk") as disk:
         drill.file = disk / "tune.jsonl"
         ballast = disk / "ballast"
-        size = 1024 * drill.rng.randint(16, 40)
+        size = 1024 * drill.rng.randint(4, 12)
         ballast.write_bytes(b"\0" * (256 * 1024 - size))
         drill.end(drill.search())
         at = drill.lines()

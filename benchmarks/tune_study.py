@@ -113,7 +113,7 @@ def optuna_pytorch(networks: int) -> float:
         model = torch.nn.Sequential(torch.nn.Linear(784, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10))
         optimizer = torch.optim.SGD(model.parameters(), lr=rate)
         for _ in range(EPOCHS):
-            for batch in torch.randperm(len(x)).split(128):
+            for batch in torch.split(torch.randperm(len(x)), 128):
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
                 optimizer.step()

@@ -176,11 +176,10 @@ def _parallel(part: FigureBase, names: Sequence[str], ranking: Sequence[Ranked])
 
 def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
     """Where values stand on an axis from 0 to 1, and its marks: numbers to scale, perhaps of logarithms; others side by side."""
-    plain = [
-        value[0] if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1 else value for value in values
-    ]
-    different = sorted(set(plain), key=str) if not all(_is_number(value) for value in plain) else sorted(set(plain))
-    if len(different) > 1 and all(_is_number(value) for value in different):
+    plain = [_plain(value) for value in values]
+    numbers = all(_is_number(value) for value in plain)
+    different = sorted(set(plain), key=None if numbers else str)
+    if numbers and len(different) > 1:
         logarithmic = different[0] > 0 and different[-1] >= 4 * different[0]
         scaled = {value: float(np.log(value)) if logarithmic else float(value) for value in different}
         low, high = min(scaled.values()), max(scaled.values())
@@ -191,6 +190,13 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]
         different if len(different) <= 6 else [min(different, key=lambda value: abs(at[value] - share / 4)) for share in range(5)]
     )
     return [at[value] for value in plain], [(at[value], text_of(value)) for value in dict.fromkeys(marked)]
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is marked on an axis: one hidden layer is a number, several are a word."""
+    if isinstance(value, list | tuple):
+        return value[0] if len(value) == 1 else text_of(value)
+    return value
 
 
 def _is_number(value: Any) -> bool:

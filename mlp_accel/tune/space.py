@@ -19,6 +19,9 @@ Settings = Mapping[str, Any]
 """Some of the settings of a `Recipe` by name; the seed is not one of them."""
 
 NAMES = tuple(field.name for field in fields(Recipe) if field.name != "seed")
+RATES = ("learning_rate", "momentum", "weight_decay")
+"""Numbers that may be others in every recipe; None means the default of the optimiser."""
+
 DIGITS = 4
 """Of a number that is drawn, so that people can read it and write it."""
 
@@ -114,15 +117,28 @@ def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
         For a setting that there is not, or a value that it cannot have; names both.
     """
     found: dict[Recipe, None] = {}
-    known: dict[Any, None] = {}
+    defaults: dict[Any, Settings] = {}
     for settings in space:
         check_names(settings)
         recipe = replace(base, **{name: _plain(name, value) for name, value in settings.items()}, seed=0)
-        check_recipe(recipe, known)
-        found[replace(recipe, **recipe.optimizer_settings())] = None
+        kind = tuple(value is not None if name in RATES else value for name, value in vars(recipe).items())
+        if kind not in defaults or not _plainly_right(recipe):  # there may be many, so each kind is checked once
+            defaults[kind] = check_recipe(recipe)
+        missing = {name: defaults[kind][name] for name in RATES if getattr(recipe, name) is None}
+        found[replace(recipe, **missing)] = None
     if not found:
         raise SettingError("there are no settings to try: the space is empty")
     return list(found)
+
+
+def _plainly_right(recipe: Recipe) -> bool:
+    """Whether the numbers that differ from recipe to recipe are such that no rule refuses them."""
+    rate, momentum, decay = (getattr(recipe, name) for name in RATES)
+    return (
+        (rate is None or 0 < rate < math.inf)
+        and (momentum is None or 0 <= momentum < 1)
+        and (decay is None or 0 <= decay < math.inf)
+    )
 
 
 def check_names(settings: Iterable[str]) -> None:
@@ -131,11 +147,8 @@ def check_names(settings: Iterable[str]) -> None:
         check_choice("setting", name, NAMES)
 
 
-def check_recipe(recipe: Recipe, known: dict[Any, None]) -> None:
-    """Refuse a recipe with a value that it cannot have; `known` remembers what was checked before, since there may be many."""
-    kind = replace(recipe, learning_rate=None)
-    if kind in known:
-        return
+def check_recipe(recipe: Recipe) -> Settings:
+    """Refuse a recipe with a value that it cannot have; returns its optimiser's settings with defaults in place of None."""
     try:
         if not recipe.hidden or min(recipe.hidden) < 1:
             raise SettingError(f"hidden must be one or more numbers of units, at least 1; got {recipe.hidden}")
@@ -145,11 +158,10 @@ def check_recipe(recipe: Recipe, known: dict[Any, None]) -> None:
         find_activation(recipe.activation)
         check_choice("gradient", recipe.gradient, GRADIENTS)
         check_choice("dtype", recipe.dtype, DTYPES)
-        recipe.find_optimizer()
         recipe.find_schedule()
+        return recipe.optimizer_settings()
     except TypeError as error:
         raise SettingError(f"a setting has a value of the wrong kind: {error}; the settings are {recipe}") from error
-    known[kind] = None
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -214,7 +214,7 @@ def judge(backend: Backend, histories: Sequence[History], x: Any, y: Any, recipe
 
 def identity(job: Job, network: Network) -> dict[str, Any]:
     """What tells the result of a network from all others, as it stands in the file of results."""
-    settings = network.recipe.to_dict()
+    settings = {**vars(network.recipe), "hidden": list(network.recipe.hidden)}
     seed = settings.pop("seed")
     judged_by = {"folds": job.split.folds} if job.split.folds else {"validation": job.split.validation}
     fold = {"fold": network.part} if job.split.folds else {}
