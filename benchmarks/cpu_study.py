@@ -3,7 +3,7 @@
     python benchmarks/cpu_study.py    # about 20 minutes; --only "table 32" measures the cells of that name anew
 
 Each cell is a run of `mlp-accel bench` with the peers that can be fastest, all engines taking turns epoch by epoch. The results
-stand in ``benchmarks/results/cpu_study.json``, which is written after each cell. The kinds of data:
+stand in ``benchmarks/results/cpu_study.json``, or where ``--output`` says, and are written after each cell. The kinds of data:
 
 - ``mnist``: the images as they are, uint8, of which one value in five is not zero;
 - ``mnist-float32``: the same divided by 255, as users of scikit-learn and Keras have them;
@@ -141,9 +141,9 @@ def ratios(result: Result) -> dict[str, Any]:
     return found
 
 
-def measure_cells(cells: Sequence[Cell]) -> None:
+def measure_cells(cells: Sequence[Cell], file: Path) -> None:
     """Measure these cells, and keep the others in the file as they are."""
-    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     if results.get("schema") != 2:
         results = {"schema": 2, "cells": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -152,11 +152,12 @@ def measure_cells(cells: Sequence[Cell]) -> None:
             result = measure_cell(cell, Path(folder))
             results["cells"][str(cell)] = {**ratios(result), **result.to_dict()}
             say(f"{cell}: {results['cells'][str(cell)]['numba_against_fastest_peer']}")
-            write_json(str(RESULT), results)
+            write_json(str(file), results)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TEXT", help="only the cells whose name contains it")
-    only = parser.parse_args().only
-    measure_cells([cell for cell in CELLS if only is None or only in str(cell)])
+    parser.add_argument("--output", type=Path, default=RESULT, help="the result file, such as that of another machine")
+    options = parser.parse_args()
+    measure_cells([cell for cell in CELLS if options.only is None or options.only in str(cell)], options.output)

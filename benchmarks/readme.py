@@ -203,10 +203,19 @@ def result_file_study() -> str:
 
 
 def cpu_study() -> str:
-    """Ours against the peers by network, and the profile of an epoch."""
-    if not (RESULTS / "cpu_study.json").exists():
+    """Ours against the peers by network."""
+    return _cells("cpu_study.json")
+
+
+def cpu_study_avx2() -> str:
+    """The same on a CPU with vectors of half the width, and with other optimisers."""
+    return _cells("cpu_study_avx2.json")
+
+
+def _cells(file: str) -> str:
+    if not (RESULTS / file).exists():
         return "Not recorded yet."
-    cells = _read("cpu_study.json")["cells"]
+    cells = _read(file)["cells"]
     lines = [
         "| data, network / batch size / threads | path | numba, s | fastest peer, s | time of that peer / numba "
         "| time of numpy / numba "
@@ -225,9 +234,9 @@ def cpu_study() -> str:
     commits = dict.fromkeys(cell["environment"]["commit"][:10] for cell in cells.values())
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores shared with other work, commit {', '.join(commits)}. Seconds per epoch, "
-        "medians. The last three columns are ratios of such times, with their 95 % intervals within the run; above 1 the engine "
-        "that is named last is the faster one.",
+        f"{machine['cpu']} ({machine['simd'][-1]}), {machine['cores']} cores shared with other work, commit {', '.join(commits)}. "
+        "Seconds per epoch, medians. The last three columns are ratios of such times, with their 95 % intervals within the run; "
+        "above 1 the engine that is named last is the faster one.",
     ]
     return "\n".join(lines)
 
@@ -341,6 +350,7 @@ FIGURES = (
     history_study,
     result_file_study,
     cpu_study,
+    cpu_study_avx2,
     epoch_profile,
     kinds_of_data,
     neighbours_study,
