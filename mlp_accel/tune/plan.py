@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,17 +31,13 @@ class Network(NamedTuple):
     part: int | None = None
 
 
-def launch_of(network: Network) -> Network:
+OWN = frozenset({"learning_rate", "momentum", "weight_decay", "seed", "weight_scale", "random_bias"})
+"""The settings that each network of a launch has for itself."""
+
+
+def launch_of(network: Network) -> tuple[Any, ...]:
     """What networks must have in common to be trained in one launch: all but their seeds, rates and initial weights."""
-    own: dict[str, Any] = {
-        "learning_rate": None,
-        "momentum": None,
-        "weight_decay": None,
-        "seed": 0,
-        "weight_scale": None,
-        "random_bias": False,
-    }
-    return Network(replace(network.recipe, **own), network.part)
+    return network.part, *(value for name, value in vars(network.recipe).items() if name not in OWN)
 
 
 def cost(recipe: Recipe, n_samples: int, n_in: int, n_classes: int) -> float:
@@ -70,7 +66,7 @@ class Plan:
     """
 
     def __init__(self, networks: Iterable[Network], n_samples: int, n_in: int, n_classes: int) -> None:
-        launches: dict[Network, int] = {}
+        launches: dict[tuple[Any, ...], int] = {}
         numbered = []
         for network in networks:
             launch = launches.setdefault(launch_of(network), len(launches))

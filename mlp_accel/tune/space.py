@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,25 +120,22 @@ def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
     defaults: dict[Any, Settings] = {}
     for settings in space:
         check_names(settings)
-        recipe = replace(base, **{name: _plain(name, value) for name, value in settings.items()}, seed=0)
-        kind = tuple(value is not None if name in RATES else value for name, value in vars(recipe).items())
-        if kind not in defaults or not _plainly_right(recipe):  # there may be many, so each kind is checked once
-            defaults[kind] = check_recipe(recipe)
-        missing = {name: defaults[kind][name] for name in RATES if getattr(recipe, name) is None}
-        found[replace(recipe, **missing)] = None
+        values = {**vars(base), **{name: _plain(name, value) for name, value in settings.items()}, "seed": 0}
+        kind = tuple(value is not None if name in RATES else value for name, value in values.items())
+        if kind not in defaults or not _plainly_right(values):  # there may be many, so each kind is checked once
+            defaults[kind] = check_recipe(Recipe(**values))
+        missing = {name: defaults[kind][name] for name in RATES if values[name] is None}
+        found[Recipe(**{**values, **missing})] = None
     if not found:
         raise SettingError("there are no settings to try: the space is empty")
     return list(found)
 
 
-def _plainly_right(recipe: Recipe) -> bool:
+def _plainly_right(values: Settings) -> bool:
     """Whether the numbers that differ from recipe to recipe are such that no rule refuses them."""
-    rate, momentum, decay = (getattr(recipe, name) for name in RATES)
-    return (
-        (rate is None or 0 < rate < math.inf)
-        and (momentum is None or 0 <= momentum < 1)
-        and (decay is None or 0 <= decay < math.inf)
-    )
+    given = [values[name] for name in RATES if values[name] is not None]
+    in_range = all(isinstance(value, int | float) and 0 <= value < math.inf for value in given)
+    return in_range and values["learning_rate"] != 0 and (values["momentum"] is None or values["momentum"] < 1)
 
 
 def check_names(settings: Iterable[str]) -> None:
