@@ -63,7 +63,7 @@ class Task:
     own_step : bool
         The user has given a step of their own, which only the loop can run.
     sparse : bool
-        The samples are a SciPy CSR matrix (`mlp_accel.inputs.is_sparse`), which stays on the host.
+        The samples are a SciPy CSR matrix (``is_sparse``), which stays on the host.
     """
 
     layer_sizes: tuple[int, ...]

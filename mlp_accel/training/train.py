@@ -80,7 +80,7 @@ def mini_batch_sgd(
     ----------
     x : array-like (n, n_in)
         uint8 pixels (scaled by 1/255) or other numbers (used as they are): an array, a tensor, a frame or a sparse matrix of a
-        library that `mlp_accel.inputs` names.
+        library that ``mlp_accel.inputs`` names.
     y : array-like (n,)
         Integer labels ``0 ... n_classes - 1``.
     params : list of (weights, bias), or Snapshot
