@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_accel import datasets
+from mlp_accel.datasets.split import stratified_share
 from mlp_accel.errors import MlpAccelError, SettingError
 from mlp_accel.training.checks import check_labels
 
@@ -93,13 +94,12 @@ class Split:
         SettingError
             If nothing is left on one side.
         """
+        if self.folds is None:
+            judges = stratified_share(y, float(self.validation or 0), self.seed)
+            return np.flatnonzero(~judges), np.flatnonzero(judges)
         dealt = np.random.default_rng([self.seed, 2]).permutation(len(y))
         dealt = dealt[np.argsort(y[dealt], kind="stable")]  # class after class: what is dealt in turn has its share of each
-        at = np.arange(len(y))
-        if self.folds is None:
-            chosen = np.floor((at + 1) * float(self.validation or 0)) > np.floor(at * float(self.validation or 0))
-        else:
-            chosen = at % self.folds == part
+        chosen = np.arange(len(y)) % self.folds == part
         if not 0 < chosen.sum() < len(y):
             raise SettingError(f"{len(y)} samples are too few for {self}: none are left to train on, or none to judge by")
         return np.sort(dealt[~chosen]), np.sort(dealt[chosen])

@@ -35,6 +35,9 @@ NON_PORTABLE_CLUSTER = 14
 TF32_SIZES = (8, 16)
 """Sizes that `Tf32Shape` is used with, in the order in which they are tried."""
 
+NO_ROOM = ("INVALID_CLUSTER_SIZE", "OUT_OF_RESOURCES", "INVALID_VALUE")
+"""Parts of the CUDA errors by which a GPU refuses the size of a cluster. Any other fault is the path's."""
+
 logger = logging.getLogger("mlp_accel")
 
 
@@ -96,13 +99,13 @@ class ClusterPath(FusedPath):
         return [str(shape) for shape in self._shapes(task) if shape in self._failed]
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
-        """As of every path. A kernel or size of a cluster that fails here, which not every GPU has room for, is passed over."""
+        """As of every path. A kernel or size of a cluster that this GPU has no room for is passed over."""
         while True:
             shape = self._shape(task)
             try:
                 return super().start(task, states, x, y)
             except PathError as error:
-                if shape is None:
+                if shape is None or not any(refusal in str(error) for refusal in NO_ROOM):
                     raise
                 self._failed[shape] = str(error)
                 instead = self._shape(task)
