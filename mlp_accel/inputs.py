@@ -17,7 +17,8 @@ import numpy.typing as npt
 from mlp_accel.backends.arrays import Array, is_sparse
 from mlp_accel.backends.base import Backend
 
-TENSORS = ("torch", "jax", "jaxlib", "cupy", "cupyx")
+OF_CUPY = ("cupy", "cupyx")
+TENSORS = ("torch", "jax", "jaxlib", *OF_CUPY)
 """Libraries whose arrays may lie on a GPU."""
 
 logger = logging.getLogger("mlp_accel")
@@ -112,7 +113,7 @@ def on_host(x: Any) -> Any:
     if library == "torch":
         torch = sys.modules["torch"]
         return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
-    if library in ("cupy", "cupyx"):
+    if library in OF_CUPY:
         return x.get()
     return np.asarray(x)
 
@@ -129,7 +130,7 @@ def in_library_of(x: Any, values: npt.NDArray[Any]) -> Any:
         return sys.modules["torch"].from_numpy(values).to(x.device)
     if library in ("jax", "jaxlib"):
         return sys.modules["jax"].device_put(values, x.device)
-    if library == "cupy":
+    if library in OF_CUPY:
         with x.device:
             return sys.modules["cupy"].asarray(values)
     return values

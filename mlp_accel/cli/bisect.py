@@ -11,7 +11,7 @@ import typer
 from mlp_accel import backends
 from mlp_accel.cli.commits import PairOptions, benches, pair_config
 from mlp_accel.cli.console import TEXT, output_console, show
-from mlp_accel.cli.options import JsonFile, check_outputs, command, find_path, parse_share
+from mlp_accel.cli.options import JsonFile, OneBackend, check_outputs, command, find_path, parse_share
 from mlp_accel.exit_codes import OK, UNDECIDED
 from mlp_accel.files import write_json
 
@@ -22,9 +22,7 @@ class BisectOptions(PairOptions):
 
     good: Annotated[str, typer.Option(metavar="A", help="A commit that is fast")]
     bad: Annotated[str, typer.Option(metavar="B", help="A later commit that is slow")] = "HEAD"
-    backend: Annotated[
-        str | None, typer.Option(help="Which to measure  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False)
-    ] = None
+    backend: OneBackend = None
     path: Annotated[
         str | None, typer.Option(help="Train by this path  [default: the fastest of each build]", show_default=False)
     ] = None

@@ -35,6 +35,15 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+OneBackend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        "--backends",
+        help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]",
+        show_default=False,
+    ),
+]
 BackendList = Annotated[
     str | None,
     typer.Option(

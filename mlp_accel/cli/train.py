@@ -26,6 +26,7 @@ from mlp_accel.cli.options import (
     JsonFile,
     LearningRate,
     Momentum,
+    OneBackend,
     Optimizer,
     PlotFile,
     Seed,
@@ -54,15 +55,7 @@ from mlp_accel.training.validation import MONITORS, EarlyStopping
 class TrainOptions:
     """The options of ``train``."""
 
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            "--backends",
-            help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]",
-            show_default=False,
-        ),
-    ] = None
+    backend: OneBackend = None
     recipe: Annotated[
         str,
         typer.Option(

@@ -24,6 +24,7 @@ from mlp_accel.cli.options import (
     JsonFile,
     LearningRate,
     Momentum,
+    OneBackend,
     Optimizer,
     PlotFile,
     WeightDecay,
@@ -99,12 +100,7 @@ class TuneOptions:
         int | None, typer.Option(help="CPU threads of each worker  [default: the cores, divided]", show_default=False)
     ] = None
     timeout: Annotated[float, typer.Option(help="Seconds after which a task of a few networks counts as hung")] = 900.0
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]", show_default=False
-        ),
-    ] = None
+    backend: OneBackend = None
     path: Annotated[
         str | None, typer.Option(help="How an epoch is trained, by name  [default: the fastest that can]", show_default=False)
     ] = None

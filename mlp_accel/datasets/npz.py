@@ -24,6 +24,8 @@ def array_names(path: Path, error_type: type[MlpAccelError]) -> list[str]:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     except zipfile.BadZipFile as error:
         raise error_type(f"{path}: not a .npz file, or a damaged one: {error}") from error
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read: {error}") from error
 
 
 def read_npz(path: Path, error_type: type[MlpAccelError], names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:

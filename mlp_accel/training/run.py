@@ -37,9 +37,10 @@ def run(
                 _record(histories[network], result, index, snapshot, validation, trainer)
             for network in training:
                 whole[network] = histories[network].mark()
-            callbacks_called = [callback(histories[0]) for callback in callbacks]  # also those behind one that returned true
+            recorded = histories[0].status != DIVERGED  # else this epoch is none
+            votes = [callback(histories[0]) for callback in callbacks if recorded]  # also those behind one that returned true
             left = [index for index, network in enumerate(training) if histories[network].status == DONE]
-            if any(callbacks_called) or not left:
+            if any(votes) or not left:
                 break
             if len(left) < len(training):
                 trainer.keep(left)

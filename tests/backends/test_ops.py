@@ -452,13 +452,13 @@ def test_a_step_takes_from_a_backend_the_five_ops_alone() -> None:
     functions = (network.train_step, network.layer_outputs, network.walk_back, loop.LoopRun._train)
     source = "".join(inspect.getsource(function) for function in functions)
     used = {name for name in _public_methods(Backend) if f"backend.{name}(" in source}
-    assert used == {*STEP_OPS, "reusing", "scalar_rows", "join"}
+    assert used == {*STEP_OPS, "asarray", "reusing", "scalar_rows", "step_threads", "join"}  # asarray: of sparse samples
 
 
 def test_the_tolerance_table_knows_every_op_and_no_other() -> None:
     plumbing = {
-        *("asarray", "check_input", "copy", "empty", "join", "limit_threads", "path_named", "reusing"),
-        *("scalar_rows", "spread", "synchronize", "to_numpy", "versions"),
+        *("asarray", "check_input", "copy", "empty", "free_memory", "join", "limit_threads", "path_named", "reusing"),
+        *("scalar_rows", "spread", "step_threads", "synchronize", "to_numpy", "versions"),
     }
     assert set(EPS_UNITS) == {"path", *STEP_OPS, *PUBLIC_ONLY}
     assert set(_public_methods(Backend)) == {*STEP_OPS, *PUBLIC_ONLY, *plumbing}

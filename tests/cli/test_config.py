@@ -45,8 +45,8 @@ def test_what_is_printed_is_a_file_that_means_the_same(config: Path, command: st
 def test_what_a_command_must_be_given_may_stand_in_the_file(config: Path) -> None:
     config.write_text('base = "main"')
     assert printed("ab", "--config", config)["ab"]["base"] == "main"
-    config.write_text('b = "b.json"')
-    assert printed("compare", "a.json", "--config", config)["compare"] == {"a": "a.json", "b": "b.json"}
+    config.write_text('data = "new.csv"')
+    assert printed("predict", "a.safetensors", "--config", config)["predict"] == {"model": "a.safetensors", "data": "new.csv"}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_flag_in_the_file_is_true_or_false(config: Path) -> None:
         CliRunner().invoke(app, ["bench", "--config", str(config.parent / "nowhere")], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"fleet"}))  # which passes all options on to bench
 def test_every_command_has_short_help_and_takes_a_file(command: str) -> None:
     short, long = (CliRunner().invoke(app, [command, flag]).stdout for flag in ("-h", "--help"))
     assert short == long

@@ -128,7 +128,7 @@ class Bench:
     config: dict[str, Any]
     launches: int = LAUNCHES
     rounds: int = ROUNDS
-    listen: Listener = lambda _: None
+    listen: Listener = str
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.config["seed"])
