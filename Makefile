@@ -28,7 +28,7 @@ bench: $(VENV)/bench-ready
 	$(BIN)/mlp-accel bench --plot bench.png --json bench.json $(ARGS)
 
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-lowest:
 	$(PYTHON) -m venv --clear $(VENV)-lowest

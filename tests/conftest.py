@@ -26,18 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-COMPILING = ("backends/cupy", "docs", "sklearn", "tune", "test_contributing.py", "test_gpu_study.py")
-"""Tests that have nothing to do with time: where pytest-xdist has two processes, they are for one, and the rest for the other."""
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            compiling = item.nodeid.removeprefix("tests/").startswith(COMPILING)
-            item.add_marker(pytest.mark.xdist_group("compiling" if compiling else "timing"))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _no_settings_from_outside() -> Iterator[None]:
     """The tests set what they need; what the caller's shell sets must not change them."""
