@@ -23,14 +23,13 @@ from typing import Any
 
 import numpy as np
 from planted import slow_down
+from records import continued, say, write_record
 
 from mlp_accel.bench.comparison import FASTER, SLOWER, Comparison, compare
 from mlp_accel.bench.config import Config
 from mlp_accel.bench.gate import builds
 from mlp_accel.bench.results import Result, Run, Summary
 from mlp_accel.datasets import load
-from mlp_accel.environment import environment
-from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
 SAME, SLOWED = KINDS = ("same", "slowed")
@@ -44,7 +43,9 @@ GOALS = {SAME: (0.0, 0.01), SLOWED: (0.90, 1.0)}
 def record(options: argparse.Namespace) -> None:
     """Add runs to the record until it is complete or the time is up."""
     path = options.folder / "record.json"
-    content = _continue(path)
+    content = continued(
+        path, {"samples": SAMPLES, "slowdown": SLOWDOWN, "bench": list(BENCH)}, {"runs": {kind: [] for kind in KINDS}}
+    )
     deadline = monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="mlp-accel-study.") as temporary:
         folder = Path(temporary)
@@ -57,11 +58,11 @@ def record(options: argparse.Namespace) -> None:
                 break
             times = _run(packages[kind], folder)
             content["runs"][kind].append(times)
-            _write(path, content)
+            write_record(path, content)
             medians = ", ".join(f"{label} {np.median(samples):.4f}" for label, samples in times.items())
-            _say(f"{kind} {len(content['runs'][kind])}/{options.runs}: {medians}")
+            say(f"{kind} {len(content['runs'][kind])}/{options.runs}: {medians}")
     done = min(map(len, content["runs"].values())) >= options.runs
-    _say(f"{path}: {'complete' if done else 'not complete; run this again'}")
+    say(f"{path}: {'complete' if done else 'not complete; run this again'}")
 
 
 def resample(options: argparse.Namespace) -> bool:
@@ -84,15 +85,15 @@ def resample(options: argparse.Namespace) -> bool:
         least, most = GOALS[kind]
         reached = least <= rates["slower"] <= most
         rows.append({"kind": kind, "draws": options.draws, "rates": rates, "engines_slower": engines, "reached": reached})
-        _say(f"{kind}: {rates} {engines} {'reached' if reached else 'MISSED'}")
+        say(f"{kind}: {rates} {engines} {'reached' if reached else 'MISSED'}")
     spread = {
         label: float(np.std([np.log(np.median(times[label])) for times in content["runs"][SAME]], ddof=1))
         for label in content["runs"][SAME][0]
     }
-    _say(f"spread of the medians of one commit from run to run: { {label: f'{sd:.1%}' for label, sd in spread.items()} }")
+    say(f"spread of the medians of one commit from run to run: { {label: f'{sd:.1%}' for label, sd in spread.items()} }")
     about = {name: content[name] for name in ("commit", "environments", "settings")}
     summary = {"schema": 1, **about, "runs": {kind: len(results[kind]) for kind in KINDS}, "files_a_side": options.files}
-    _write(options.folder / "summary.json", {**summary, "spread_from_run_to_run": spread, "rows": rows})
+    write_record(options.folder / "summary.json", {**summary, "spread_from_run_to_run": spread, "rows": rows})
     return all(row["reached"] for row in rows)
 
 
@@ -143,29 +144,6 @@ def _write_data(path: Path) -> None:
     data = load("mnist")
     parts = (data.x_train[:SAMPLES], data.y_train[:SAMPLES], data.x_test[:1000], data.y_test[:1000])
     np.savez(path, x_train=parts[0], y_train=parts[1], x_test=parts[2], y_test=parts[3])
-
-
-def _continue(path: Path) -> dict[str, Any]:
-    """What the file holds so far, with one more environment; a new one if there is none."""
-    commit, settings = builds.resolve(ROOT, "HEAD"), {"samples": SAMPLES, "slowdown": SLOWDOWN, "bench": list(BENCH)}
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text())
-        if (content["commit"], content["settings"]) != (commit, settings):
-            raise SystemExit(f"{path} is of another commit or other settings; remove it to start again")
-    else:
-        content = {"schema": 1, "commit": commit, "settings": settings, "environments": [], "runs": {kind: [] for kind in KINDS}}
-    content["environments"].append(environment())
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content) + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

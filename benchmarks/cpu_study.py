@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from records import say
 
 from mlp_accel.backends.threads import default_threads
 from mlp_accel.bench.config import Config
@@ -96,12 +96,6 @@ def arrays_of(kind: str) -> dict[str, Any]:
         return {name: (x / np.float32(255)).astype(np.float32) for name, x in images.items()} | labels
     noise = {name: rng.integers(1, 60, x.shape, dtype=np.uint8) * (rng.random(x.shape) < 0.38) for name, x in images.items()}
     return {name: np.maximum(x, noise[name].astype(np.uint8)) for name, x in images.items()} | labels
-
-
-def say(line: str) -> None:
-    """A line at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def measure_cell(cell: Cell, folder: Path) -> Result:

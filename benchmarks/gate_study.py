@@ -36,13 +36,12 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from records import continued, say, write_record
 
 from mlp_accel.bench.gate import builds
 from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, LAUNCHES, run_launch, summarize, write_inputs
 from mlp_accel.bench.gate.measures import EPOCH, ROUNDS
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER, Floats, combine, decide_in_turn
-from mlp_accel.environment import environment
-from mlp_accel.files import write_text
 from mlp_accel.training.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +103,11 @@ while os.getppid() == parent:
 def record(condition: str, options: argparse.Namespace) -> None:
     """Add launches to the record of a condition until it is complete or the time is up."""
     path = options.folder / f"record_{condition}.json"
-    content = _continue(path, {"launches_of_each_backend": options.launches, "rounds": options.rounds})
+    content = continued(
+        path,
+        {"launches_of_each_backend": options.launches, "rounds": options.rounds},
+        {"launches": {backend: [] for backend in BACKENDS}},
+    )
     deadline = monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="mlp-accel-study.") as temporary, _neighbours(condition):
         folder = Path(temporary)
@@ -116,27 +119,27 @@ def record(condition: str, options: argparse.Namespace) -> None:
             config = _config(backend, folder / "inputs.npz")
             launch = run_launch(workers, config, options.rounds, random.Random(len(launches))).seconds
             launches.append({name: [round(s, 7) for s in seconds] for name, seconds in launch.items()})
-            _write(path, content)
+            write_record(path, content)
             summary = summarize(launch)
             change = {name: f"{np.expm1(summary[name]['log_ratio']):+.1%}" for name in (CONTROL, HEAD, SLOWED)}
-            _say(f"{condition} {backend} launch {len(launches)}/{options.launches}: {change}")
+            say(f"{condition} {backend} launch {len(launches)}/{options.launches}: {change}")
     done = min(map(len, content["launches"].values())) >= options.launches
-    _say(f"{path}: {'complete' if done else 'not complete; run this again'}")
+    say(f"{path}: {'complete' if done else 'not complete; run this again'}")
 
 
 def real(condition: str, options: argparse.Namespace) -> None:
     """Add gates by the command itself, in a clone: a build against itself, and against the slowed one."""
     path = options.folder / f"real_{condition}.json"
-    content = _continue(path, {"gates": options.gates, "options": options.ab})
+    content = continued(path, {"gates": options.gates, "options": options.ab}, {"real": []})
     deadline = monotonic() + 60 * options.minutes
     with _neighbours(condition):
         while len(content["real"]) < options.gates and monotonic() < deadline:
             number = len(content["real"])
             kind, backend = KINDS[number % 2], BACKENDS[number // 2 % 2]
             content["real"].append({"kind": kind, "backend": backend, **_real_gate(kind, backend, content["commit"], options.ab)})
-            _write(path, content)
-            _say(f"{condition} gate {number + 1}/{options.gates}: {kind}, {backend}: {content['real'][-1]}")
-    _say(f"{path}: {'complete' if len(content['real']) >= options.gates else 'not complete; run this again'}")
+            write_record(path, content)
+            say(f"{condition} gate {number + 1}/{options.gates}: {kind}, {backend}: {content['real'][-1]}")
+    say(f"{path}: {'complete' if len(content['real']) >= options.gates else 'not complete; run this again'}")
 
 
 def resample(options: argparse.Namespace) -> bool:
@@ -152,7 +155,7 @@ def resample(options: argparse.Namespace) -> bool:
             verdicts, taken = _resampled(launches, HEAD, options.draws, SMALL_THRESHOLD, SMALL_SLOWDOWN)
             rates = _rates(verdicts)
             small.append({"condition": condition, "backend": backend, "rates": rates, "launches_taken": taken})
-            _say(f"slower by {SMALL_SLOWDOWN:.0%}, threshold {SMALL_THRESHOLD:.0%}, {condition}, {backend}: {rates}")
+            say(f"slower by {SMALL_SLOWDOWN:.0%}, threshold {SMALL_THRESHOLD:.0%}, {condition}, {backend}: {rates}")
             for kind in KINDS:
                 verdicts, taken = _resampled(launches, WORKER_OF_KIND[kind], options.draws, THRESHOLD, 0.0)
                 rates = _rates(verdicts)
@@ -175,8 +178,8 @@ def resample(options: argparse.Namespace) -> bool:
                 row = {"kind": kind, "condition": condition, "backend": "real gates, both", "gates": len(verdicts)}
                 rows.append({**row, **_judged(kind, condition, _rates(verdicts))})
     for row in rows:
-        _say(f"{row['kind']}, {row['condition']}, {row['backend']}: {row['rates']} {'reached' if row['reached'] else 'MISSED'}")
-    _write(options.folder / "summary.json", {"schema": 1, "records": sources, "rows": rows, "small_slowdowns": small})
+        say(f"{row['kind']}, {row['condition']}, {row['backend']}: {row['rates']} {'reached' if row['reached'] else 'MISSED'}")
+    write_record(options.folder / "summary.json", {"schema": 1, "records": sources, "rows": rows, "small_slowdowns": small})
     return all(row["reached"] for row in rows)
 
 
@@ -284,30 +287,6 @@ def _neighbours(condition: str) -> Iterator[None]:
         for process in processes:
             process.kill()
             process.wait()
-
-
-def _continue(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds so far, with one more environment; a new one if there is none."""
-    commit = builds.resolve(ROOT, "HEAD")
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text())
-        if (content["commit"], content["settings"]) != (commit, settings):
-            raise SystemExit(f"{path} is of another commit or other settings; remove it to start again")
-    else:
-        content = {"schema": 1, "commit": commit, "settings": settings, "environments": []}
-        content |= {"launches": {backend: [] for backend in BACKENDS}} if "rounds" in settings else {"real": []}
-    content["environments"].append(environment())
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content) + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

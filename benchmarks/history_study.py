@@ -25,10 +25,9 @@ from time import monotonic
 from typing import Any
 
 from planted import slow_down
+from records import continued, say, write_record
 
 from mlp_accel.bench.gate import builds
-from mlp_accel.environment import environment
-from mlp_accel.files import write_text
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("numpy", "numba")
@@ -45,7 +44,7 @@ BISECT = ("--launches", "7", "--rounds", "40")
 def trend(backend: str, options: argparse.Namespace) -> bool:
     """One chain of commits, each slower by `CREEP`; true if their sum is right."""
     path = options.folder / "trend.json"
-    content = _continue(path, {"creep": CREEP, "commits": CREEPING, "options": options.trend or TREND})
+    content = continued(path, {"creep": CREEP, "commits": CREEPING, "options": options.trend or TREND}, {"runs": []})
     with tempfile.TemporaryDirectory(prefix="mlp-accel-study.") as temporary:
         clone = _clone(Path(temporary), content["commit"])
         for number in range(1, CREEPING + 1):
@@ -68,26 +67,26 @@ def trend(backend: str, options: argparse.Namespace) -> bool:
         "reached": abs(total["change"] - truth) <= WITHIN,
     }
     content["runs"].append(found)
-    _write(path, content)
-    _say(f"{backend}: {total['change']:+.2%} ({low:+.2%} to {high:+.2%}), directly {found['direct']:+.2%}; it is {truth:+.2%}")
+    write_record(path, content)
+    say(f"{backend}: {total['change']:+.2%} ({low:+.2%} to {high:+.2%}), directly {found['direct']:+.2%}; it is {truth:+.2%}")
     return bool(found["reached"])
 
 
 def bisect(options: argparse.Namespace) -> bool:
     """Add bisections until there are enough or the time is up; true if every one has found the commit."""
     path = options.folder / "bisect.json"
-    content = _continue(path, {"slowdown": SLOWDOWN, "commits": COMMITS, "options": options.bisect or BISECT})
+    content = continued(path, {"slowdown": SLOWDOWN, "commits": COMMITS, "options": options.bisect or BISECT}, {"runs": []})
     deadline = monotonic() + 60 * options.minutes
     longest = 0.0
     while len(content["runs"]) < options.bisections and monotonic() + longest < deadline:
         number = len(content["runs"])
         content["runs"].append(_bisection(number, content["commit"], options.bisect or BISECT))
         longest = max(longest, content["runs"][-1]["seconds"])
-        _write(path, content)
-        _say(f"{number + 1}/{options.bisections}: {content['runs'][-1]}")
+        write_record(path, content)
+        say(f"{number + 1}/{options.bisections}: {content['runs'][-1]}")
     done = len(content["runs"]) >= options.bisections
     right = [run["right"] for run in content["runs"]]
-    _say(f"{path}: {sum(right)} of {len(right)} right; {'complete' if done else 'not complete; run this again'}")
+    say(f"{path}: {sum(right)} of {len(right)} right; {'complete' if done else 'not complete; run this again'}")
     return all(right)
 
 
@@ -143,29 +142,6 @@ def _command(clone: Path, *arguments: str) -> dict[str, Any]:
     subprocess.run(command, cwd=clone, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
     content: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
     return content
-
-
-def _continue(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds so far, with one more environment; a new one if there is none."""
-    commit, settings = builds.resolve(ROOT, "HEAD"), json.loads(json.dumps(settings))
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text())
-        if (content["commit"], content["settings"]) != (commit, settings):
-            raise SystemExit(f"{path} is of another commit or other settings; remove it to start again")
-    else:
-        content = {"schema": 1, "commit": commit, "settings": settings, "environments": [], "runs": []}
-    content["environments"].append(environment())
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content) + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

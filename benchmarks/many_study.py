@@ -18,7 +18,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from cpu_study import data_of, say
+from cpu_study import data_of
+from records import say
 
 from mlp_accel import get_backend, init_params
 from mlp_accel.backends.threads import default_threads
