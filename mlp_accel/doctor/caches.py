@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlp_accel.backends.numba.cache_folders import CACHE_VARIABLE, not_private, versions
+from mlp_accel.backends.cache_folders import CACHE_VARIABLE, not_private, versions
 from mlp_accel.doctor.finding import Finding
 from mlp_accel.errors import OutputError
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +12,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_n_features, check_is_fitted, validate_data
 
-from mlp_accel.activations import ACTIVATIONS, Activation, activation, find_activation
-from mlp_accel.backends import DTYPES, get_backend
+from mlp_accel.activations import Activation
+from mlp_accel.backends import get_backend
 from mlp_accel.backends.arrays import is_sparse
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.inputs import as_labels, as_samples, in_library_of, is_pixels, is_tensor, on_gpu, on_host
 from mlp_accel.network import layer_outputs
 from mlp_accel.sklearn import lbfgs, stochastic
+from mlp_accel.sklearn.parameters import check_parameters, function_of
 from mlp_accel.training.evaluate import on_device
 
 if TYPE_CHECKING:  # scikit-learn has no types
@@ -40,28 +39,8 @@ if TYPE_CHECKING:  # scikit-learn has no types
 else:
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-SOLVERS = ("sgd", "adam", "lbfgs")
-LEARNING_RATES = ("constant", "invscaling", "adaptive")
-
-RANGES = (
-    (("alpha", "power_t", "tol"), 0, np.inf, "a number, 0 or more"),
-    (("learning_rate_init", "epsilon"), np.nextafter(0, 1), np.inf, "a number above 0"),
-    (("momentum", "beta_1", "beta_2", "validation_fraction"), 0, 1, "a number, 0 or more and below 1"),
-)
-"""Parameters, the lowest value that they may have, the first that is too high, and that in words."""
-
 PIECE = 1024
 """Samples that are predicted at a time, so that what lies between the layers stays in the cache."""
-
-
-@activation(slope=lambda a: 1.0)
-def identity(z: Any) -> Any:
-    """Nothing is done."""
-    return z
-
-
-NAMES = {"logistic": "sigmoid", "identity": identity}
-"""scikit-learn's activations that have another name here, or none."""
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):
@@ -244,7 +223,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     # How it is done -----------------------------------------------------------------------------------------------------------
 
     def _fit(self, X: Any, y: Any, goes_on: bool, classes: Any) -> MLPClassifier:
-        hidden = self._check_parameters()
+        hidden = check_parameters(self)
         new = not hasattr(self, "coefs_") or not (self.warm_start or goes_on)
         backend = get_backend(self.backend, "float64" if self.solver == "lbfgs" else self.dtype)
         x, labels = self._check_data(X, backend, reset=new, y=as_labels(y))
@@ -253,7 +232,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             self._set_classes(labels if classes is None else as_labels(classes), known=not new)
         indices = self._class_indices(labels)
         rng = check_random_state(self.random_state)
-        function = self._activation()
+        function = function_of(self.activation)
         if new:
             self._initialize([self.n_features_in_, *hidden, len(self.classes_)], rng)
         self.backend_ = backend.name
@@ -329,7 +308,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         params = [
             (backend.asarray(weights), backend.asarray(bias)) for weights, bias in zip(self.coefs_, self.intercepts_, strict=True)
         ]
-        function = self._activation()
+        function = function_of(self.activation)
         logits = np.empty((x.shape[0], len(self.classes_)))
         with np.errstate(all="ignore"):
             for start in range(0, x.shape[0], PIECE):
@@ -370,42 +349,3 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         if unknown:
             raise ValueError(f"`y` has classes that were not there before: {', '.join(unknown)}; those were {self.classes_}")
         return numbers[indices.reshape(-1)].astype(np.int64)
-
-    def _activation(self) -> Activation:
-        named: Any = NAMES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        return find_activation(named)
-
-    def _check_parameters(self) -> list[int]:
-        """Refuse parameters out of range; returns the units of the hidden layers."""
-
-        def refuse(name: str, must: str) -> None:
-            raise ValueError(f"{name} must be {must}; got {getattr(self, name)!r}")
-
-        hidden = self.hidden_layer_sizes
-        hidden = list(hidden) if isinstance(hidden, Sequence | np.ndarray) else [hidden]
-        if not all(_is_whole(units) and units > 0 for units in hidden):
-            refuse("hidden_layer_sizes", "a whole number above 0, or a sequence of them")
-        if isinstance(self.activation, str) and self.activation not in (*NAMES, *ACTIVATIONS):
-            refuse("activation", f"one of {', '.join(dict.fromkeys([*NAMES, *ACTIVATIONS]))}, or an Activation")
-        choices = {"solver": SOLVERS, "learning_rate": LEARNING_RATES, "dtype": DTYPES}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                refuse(name, f"one of {', '.join(known)}")
-        for name in ("max_iter", "max_fun", "n_iter_no_change", *(["batch_size"] if self.batch_size != "auto" else [])):
-            value = getattr(self, name)
-            if not ((_is_whole(value) and value >= 1) or (name == "n_iter_no_change" and value == np.inf)):
-                refuse(name, "a whole number, 1 or more")
-        for names, low, high, must in RANGES:
-            for name in names:
-                value = getattr(self, name)
-                if not (_is_number(value) and low <= value < high):
-                    refuse(name, must)
-        return [int(units) for units in hidden]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlp_accel.backends.cache_folders import CACHE_VARIABLE, cache_root
 from mlp_accel.errors import DeviceMemoryError, OutputError
 from mlp_accel.files import write_text
 
-CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
 FOLDER = "cupy-trials"
 
 SECONDS_TO_START, SECONDS_TO_TRY = 120.0, 60.0
@@ -162,10 +162,7 @@ def _sources() -> str:
 def _file(subject: dict[str, Any]) -> Path | None:
     """Where the verdict is kept; None if nowhere."""
     try:
-        root = os.environ.get(CACHE_VARIABLE, "").strip()
-        cache_home = os.environ.get("XDG_CACHE_HOME", "").strip()
-        folder = Path(root) if root else (Path(cache_home) if cache_home else Path.home() / ".cache") / "mlp_accel"
-        folder = folder / FOLDER
+        folder = cache_root() / FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         logger.warning("paths are tried at every start, because the verdicts cannot be kept: %s; set %s", error, CACHE_VARIABLE)

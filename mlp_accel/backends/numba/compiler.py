@@ -19,7 +19,7 @@ import numba as _numba
 from numba.core import cpu_options as _cpu_options
 from numba.core.registry import cpu_target
 
-from mlp_accel.backends.numba.cache_folders import CACHE_VARIABLE, private_folder, versions
+from mlp_accel.backends.cache_folders import CACHE_VARIABLE, private_folder, versions
 
 numba: Any = _numba  # its types are incomplete
 cpu_options: Any = _cpu_options

@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("numba", reason="Numba is not installed")
 
 from mlp_accel import get_backend
-from mlp_accel.backends.numba import cache_folders, compiler
+from mlp_accel.backends import cache_folders
+from mlp_accel.backends.numba import compiler
 from mlp_accel.backends.threads import available_cores
 
 DENSE = """

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: a folder for each version of the kernels, in one that only its owner may write to.
+"""Where backends keep what took long; Numba's kernels in a folder for each version of them, which only its owner may write to.
 
 Numba unpickles what it finds in its cache, so whoever can write there can run code here.
 """
@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-CACHE_VARIABLE = "MLP_ACCEL_CACHE_DIR"
+CACHE_VARIABLE, NUMBA_VARIABLE = "MLP_ACCEL_CACHE_DIR", "NUMBA_CACHE_DIR"
 
 OWN_NAME = "mlp_accel"
 """Of the folder of all versions, where no variable names another."""
@@ -18,9 +18,9 @@ PREFIX = "numba-"
 """How the name of the folder of a version begins; a hash of all that its kernels depend on follows."""
 
 
-def cache_root() -> Path:
-    """The folder of all versions; RuntimeError if there is no home folder."""
-    for variable in (CACHE_VARIABLE, "NUMBA_CACHE_DIR"):
+def cache_root(*others: str) -> Path:
+    """The folder of all backends; RuntimeError if there is no home folder. `others` are variables that may name it too."""
+    for variable in (CACHE_VARIABLE, *others):
         folder = os.environ.get(variable, "").strip()
         if folder:
             return Path(folder)
@@ -35,7 +35,7 @@ def private_folder(fingerprint: str) -> Path:
     OSError
         If it cannot be made, or others could write to it or put another in its place.
     """
-    root = cache_root()
+    root = cache_root(NUMBA_VARIABLE)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if root.name == OWN_NAME and hasattr(os, "getuid") and root.stat().st_uid == os.getuid():
         root.chmod(root.stat().st_mode & ~0o022)  # older versions made it as the umask had it
@@ -67,4 +67,4 @@ def not_private(folder: Path) -> str | None:
 
 def versions() -> list[Path]:
     """The folders of all versions that are there."""
-    return sorted(path for path in cache_root().glob(f"{PREFIX}*") if path.is_dir() and not path.is_symlink())
+    return sorted(path for path in cache_root(NUMBA_VARIABLE).glob(f"{PREFIX}*") if path.is_dir() and not path.is_symlink())
