@@ -168,19 +168,18 @@ def scheduler_killed(drill: Drill) -> str:
 
 def search_killed(drill: Drill) -> str:
     """The search itself is killed; the same command goes on."""
-    process = drill.search()
-    at = drill.wait_for_results(process)
-    os.killpg(process.pid, signal.SIGKILL)
-    drill.end(process)
-    drill.end(drill.search())
-    return f"at {at} results"
+    return _signalled(drill, signal.SIGKILL)
 
 
 def ctrl_c(drill: Drill) -> str:
     """Ctrl-C; the same command goes on."""
+    return _signalled(drill, signal.SIGINT)
+
+
+def _signalled(drill: Drill, number: signal.Signals) -> str:
     process = drill.search()
     at = drill.wait_for_results(process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     drill.end(process)
     drill.end(drill.search())
     return f"at {at} results"

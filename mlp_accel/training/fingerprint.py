@@ -30,7 +30,8 @@ PIECE = 1 << 24
 def describe_array(array: Any) -> dict[str, Any]:
     """Shape, dtype and a hash of the values, which no copy of the whole array is made for."""
     given = on_host(array)
-    parts = [given.tocsr().data, given.tocsr().indices, given.tocsr().indptr] if is_sparse(given) else [np.asarray(given)]
+    rows_first = given.tocsr() if is_sparse(given) else None
+    parts = [np.asarray(given)] if rows_first is None else [rows_first.data, rows_first.indices, rows_first.indptr]
     hashed = hashlib.sha256()
     for part in parts:
         rows = max(1, PIECE // max(1, part[:1].nbytes))
