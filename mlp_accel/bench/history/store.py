@@ -69,14 +69,14 @@ class BranchStore:
 
     def check(self) -> None:
         """Make sure that a result can be added: it can be a branch's name, it is not checked out, and git knows who commits."""
+        checked_out = git_text(self.root, "worktree", "list", "--porcelain").splitlines()
+        if f"branch refs/heads/{self.branch}" in checked_out:
+            raise OutputError(f"cannot record in the branch {self.branch!r}: it is checked out; name one that holds results alone")
         try:
             git(self.root, "check-ref-format", "--branch", self.branch)
             git(self.root, "var", "GIT_COMMITTER_IDENT")
         except subprocess.CalledProcessError as error:
             raise OutputError(f"cannot record in the branch {self.branch!r}: {said(error)}") from error
-        checked_out = git_text(self.root, "worktree", "list", "--porcelain").splitlines()
-        if f"branch refs/heads/{self.branch}" in checked_out:
-            raise OutputError(f"cannot record in the branch {self.branch!r}: it is checked out; name one that holds results alone")
 
     def add(self, result: Result) -> str:
         """Commit one more file; says where. Another one that was added meanwhile is kept."""
