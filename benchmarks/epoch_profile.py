@@ -131,10 +131,11 @@ def profile(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, Any]:
         run = training._groups[0].run
         assert isinstance(run, CompiledRun)
         trainee, n_batches = run.trainees[0], len(y) // BATCH
-        samples = run.samples.in_order(trainee.numbers, trainee.memory)
+        numbers, labels = trainee.rooms[0]
+        samples = run.samples.in_order(numbers, trainee.memory)
         of_samples = table_of(samples)
         scalars = np.zeros(n_batches * run.rules.n_scalars, np.float32)
-        inputs = EpochInput(of_samples.ctypes.data, trainee.labels, run.samples.segments, scalars)
+        inputs = EpochInput(of_samples.ctypes.data, labels, run.samples.segments, scalars)
         table = table_of(inputs, run.rules, trainee.network, trainee.scratch)
         parts = {name: seconds_of(part, table.ctypes.data, n_batches) for name, part in PARTS.items()}
     used = int(np.count_nonzero(x)) if training.taken.name == "sparse" else x.size

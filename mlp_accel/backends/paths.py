@@ -116,6 +116,20 @@ class PathRun(ABC):
             If an order has the number of a sample that there is not.
         """
 
+    def begin(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> None:
+        """Begin an epoch, which goes on while the caller does something else; here it is all done at once, or on a device."""
+        self._sums = self.epoch(orders, scalars)
+
+    def finish(self, following: npt.NDArray[Any] | None = None) -> tuple[Array, Array]:
+        """End the epoch that has begun; returns what `epoch` does.
+
+        Parameters
+        ----------
+        following : array (networks, n), optional
+            The orders that the next epoch will begin with, this very array, for a path that can prepare them meanwhile.
+        """
+        return self._sums
+
     @abstractmethod
     def states(self) -> list[State]:
         """Parameters and slots of each network as NumPy arrays, in memory that later epochs leave alone."""

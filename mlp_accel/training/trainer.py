@@ -177,12 +177,18 @@ class Trainer:
     def epoch(self) -> EpochResult:
         """Train every network on every sample once, each in a fresh random order of its own."""
         start = time.perf_counter()
-        factors = self._factors()
-        join = self.backend.join  # losses and hits, so that they are one transfer
-        sums = [join(group.run.epoch(self._orders[group.indices], self._scalars(group, factors))) for group in self._groups]
+        factors, sums = self._factors(), []
+        for group in self._groups:
+            group.run.begin(self._orders_of(group), self._scalars(group, factors))
+            following = None
+            try:
+                if group is self._groups[-1]:
+                    self._orders = self._draw()  # of the next epoch, while this one goes on
+                    following = self._orders_of(group)
+            finally:
+                sums.append(self.backend.join(group.run.finish(following)))  # losses and hits, so that they are one transfer
         self._epoch += 1
         self._step += len(factors)
-        self._orders = self._draw()  # of the next epoch, while a GPU still works on this one
         losses, accuracies = self._means(sums)
         self.backend.synchronize()
         return EpochResult(losses, accuracies, time.perf_counter() - start)
@@ -249,6 +255,9 @@ class Trainer:
         """The scalars of each step of this epoch, for each network of a group."""
         rule, first, sizes = group.task.rule, self._step + 1, batch_sizes(self.x.shape[0], self.batch_size)
         return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first, sizes) for i in group.indices])
+
+    def _orders_of(self, group: Group) -> npt.NDArray[np.int64]:
+        return self._orders if len(self._groups) == 1 else self._orders[group.indices]
 
     def _draw(self) -> npt.NDArray[np.int64]:
         """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""

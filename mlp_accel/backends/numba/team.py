@@ -189,9 +189,15 @@ class Team:
         self._lines = self._memory[first : first + n_lines * WORDS].reshape(n_lines, WORDS)
         self._threads = self._lines[CLAIMS + n_jobs :].reshape(self.n_threads, 2 * WORDS)
         self._threads[:, REST_NS] = SHORTEST_REST_NS
+        self._others: list[threading.Thread] = []
 
     def work(self, work: int, table: int, n_phases: int) -> None:
-        """Do all jobs of all phases.
+        """Do all jobs of all phases: `begin` and `finish`."""
+        self.begin(work, table, n_phases)
+        self.finish()
+
+    def begin(self, work: int, table: int, n_phases: int, memory: object = None) -> None:
+        """Have all threads but the caller's begin with the jobs; until it calls `finish`, they do its jobs too.
 
         Parameters
         ----------
@@ -199,18 +205,26 @@ class Team:
             Address of a C function of three int64: `table`, the number of the phase and the number of the job.
         table : int
             The first argument of `work`.
+        memory : object
+            Kept for as long as the threads work: what lies at the address `table`.
         """
-        lines, take_part = self._lines, _compiled()
+        lines = self._lines
         lines[[PHASE, DONE, CROWDED]] = lines[CLAIMS : CLAIMS + self.n_jobs] = self._threads[:, SEEN] = 0
         clock = _address_in_libc("usleep"), _address_in_libc("clock_gettime"), time.CLOCK_MONOTONIC
         lines[SETTINGS] = n_phases, self.n_jobs, self.n_threads, work, table, *clock
-        team = lines.ctypes.data
-        others = [threading.Thread(target=take_part, args=(team, thread)) for thread in range(1, self.n_threads)]
-        for thread in others:
+        _compiled()
+        self._others = [threading.Thread(target=self._take_part, args=(thread, memory)) for thread in range(1, self.n_threads)]
+        for thread in self._others:
             thread.start()
-        take_part(team, 0)
-        for thread in others:
+
+    def finish(self) -> None:
+        """Work on what has been begun, and come back when all of it is done."""
+        self._take_part(0)
+        for thread in self._others:
             thread.join()
+
+    def _take_part(self, thread: int, memory: object = None) -> None:
+        _compiled()(self._lines.ctypes.data, thread)
 
     @property
     def waits(self) -> Waits:

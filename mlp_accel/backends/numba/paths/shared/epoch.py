@@ -135,8 +135,12 @@ def first_layer_address(function: Callable[..., int] | None, dtype: str) -> int:
     return int(c_function(function, numba.int64(*numbers, getattr(numba, dtype))).address)
 
 
-def train_epoch(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, team: Team) -> None:
-    """Train on every minibatch of `inputs`; changes `network`, and leaves losses and hits of the minibatches in `scratch`."""
+def begin_epoch(inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, team: Team, samples: object) -> None:
+    """Begin to train on every minibatch of `inputs`, to the end of which ``team.finish()`` comes.
+
+    That changes `network`, and leaves losses and hits of the minibatches in `scratch`. `samples` is what lies at
+    ``inputs.samples``.
+    """
     table = table_of(inputs, rules, network, scratch)
     batch_size, dtype = len(scratch.largest), network.first.dtype
     n_batches = -(-len(inputs.labels) // batch_size)
@@ -145,4 +149,4 @@ def train_epoch(inputs: EpochInput, rules: Rules, network: Network, scratch: Scr
         real = ctypes.c_float if dtype == np.float32 else ctypes.c_double
         prepare = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4, real)(rules.prepare)
         prepare(table.ctypes.data, 0, 0, 1, 1)  # the first minibatch; the others are prepared while the one before is trained on
-    team.work(address_of_work(dtype.name), table.ctypes.data, n_phases)
+    team.begin(address_of_work(dtype.name), table.ctypes.data, n_phases, (table, inputs, network, scratch, samples))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,13 @@ class CompiledPath(EpochPath):
         return CompiledRun(self.backend, task, states, self.samples(x, task), y)
 
 
+class _Room(NamedTuple):
+    """The numbers of the samples, as `Samples.numbers` has them, and their labels, in the order of an epoch."""
+
+    numbers: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+
 class _Trainee:
     """One network, and the memory to train it."""
 
@@ -78,9 +85,16 @@ class _Trainee:
             self.network, task.batch_size, -(-n // task.batch_size), task.activation.of_input
         )
         self.memory = samples.memory(task.batch_size)
-        self.numbers, self.labels = np.empty((n, k), np.int64), np.empty(n, np.int64)
-        """The numbers of the samples, and their labels, in the order of an epoch."""
+        self.rooms = [_Room(np.empty((n, k), np.int64), np.empty(n, np.int64)) for _ in range(2 if task.networks == 1 else 1)]
+        """What is gathered comes into the first one. A single network has another, for the next epoch."""
         self.team = Team(n_threads, packing.n_blocks(self.network) * self.network.shares)
+
+    def gather(self, numbers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], order: npt.NDArray[Any]) -> None:
+        """Put the numbers of the samples, and their labels, into the order of an epoch."""
+        self.rooms.reverse()
+        room = self.rooms[0]
+        np.take(numbers, order, axis=0, out=room.numbers, mode="clip")
+        np.take(labels, order, out=room.labels, mode="clip")
 
 
 class CompiledRun(PathRun):
@@ -102,21 +116,43 @@ class CompiledRun(PathRun):
         self.rules = Rules(prepare, first_layer, update, *addresses, rule_address(rule, task.dtype), *numbers)
         threads = threads_for(task)
         self.trainees = [_Trainee(task, _as_type(state, self.dtype), samples, threads) for state in states]
+        self._ahead: npt.NDArray[Any] | None = None
 
     def epoch(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        self.begin(orders, scalars)
+        return self.finish()
+
+    def begin(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> None:
         check_orders(orders, len(self.y))
-        each = zip(self.trainees, orders, scalars.astype(self.dtype), strict=True)
-        self.backend.spread([partial(self._train, *of_network) for of_network in each])
+        gathered, self._ahead = orders is self._ahead, None
+        each = list(zip(self.trainees, [None] if gathered else orders, scalars.astype(self.dtype), strict=True))
+        if len(each) == 1:
+            self._begin(*each[0])
+        self._left = [partial(self._train, *of_network) for of_network in each] if len(each) > 1 else [each[0][0].team.finish]
+
+    def finish(self, following: npt.NDArray[Any] | None = None) -> tuple[Array, Array]:
+        try:
+            if following is not None and self.task.networks == 1:  # for many networks, memory is worth more
+                self.trainees[0].gather(self.samples.numbers, self.y, following[0])
+                self._ahead = following
+        finally:
+            self.backend.spread(self._left)
         losses, hits = zip(*((trainee.scratch.batch_losses, trainee.scratch.batch_hits) for trainee in self.trainees), strict=True)
         return np.stack(losses), np.stack(hits)
 
     def _train(self, trainee: _Trainee, order: npt.NDArray[Any], scalars: npt.NDArray[Any]) -> None:
-        np.take(self.samples.numbers, order, axis=0, out=trainee.numbers, mode="clip")
-        np.take(self.y, order, out=trainee.labels, mode="clip")
-        samples = self.samples.in_order(trainee.numbers, trainee.memory)
+        self._begin(trainee, order, scalars)
+        trainee.team.finish()
+
+    def _begin(self, trainee: _Trainee, order: npt.NDArray[Any] | None, scalars: npt.NDArray[Any]) -> None:
+        """Begin an epoch of a network; without an order the samples have been gathered already."""
+        if order is not None:
+            trainee.gather(self.samples.numbers, self.y, order)
+        numbers, labels = trainee.rooms[0]
+        samples = self.samples.in_order(numbers, trainee.memory)
         table = table_of(samples)
-        inputs = EpochInput(table.ctypes.data, trainee.labels, self.samples.segments, np.ascontiguousarray(scalars).reshape(-1))
-        epoch.train_epoch(inputs, self.rules, trainee.network, trainee.scratch, trainee.team)
+        inputs = EpochInput(table.ctypes.data, labels, self.samples.segments, np.ascontiguousarray(scalars).reshape(-1))
+        epoch.begin_epoch(inputs, self.rules, trainee.network, trainee.scratch, trainee.team, (table, samples))
 
     def states(self) -> list[State]:
         return [packing.unpack_network(trainee.network) for trainee in self.trainees]
