@@ -190,6 +190,7 @@ class Team:
         self._threads = self._lines[CLAIMS + n_jobs :].reshape(self.n_threads, 2 * WORDS)
         self._threads[:, REST_NS] = SHORTEST_REST_NS
         self._others: list[threading.Thread] = []
+        self._in_use: object = None
 
     def work(self, work: int, table: int, n_phases: int) -> None:
         """Do all jobs of all phases: `begin` and `finish`."""
@@ -206,13 +207,13 @@ class Team:
         table : int
             The first argument of `work`.
         memory : object
-            Kept for as long as the threads work: what lies at the address `table`.
+            Kept until the work is done: what lies at the address `table`.
         """
         lines = self._lines
         lines[[PHASE, DONE, CROWDED]] = lines[CLAIMS : CLAIMS + self.n_jobs] = self._threads[:, SEEN] = 0
         clock = _address_in_libc("usleep"), _address_in_libc("clock_gettime"), time.CLOCK_MONOTONIC
         lines[SETTINGS] = n_phases, self.n_jobs, self.n_threads, work, table, *clock
-        _compiled()
+        self._in_use = memory
         self._others = [threading.Thread(target=self._take_part, args=(thread, memory)) for thread in range(1, self.n_threads)]
         for thread in self._others:
             thread.start()
@@ -222,6 +223,7 @@ class Team:
         self._take_part(0)
         for thread in self._others:
             thread.join()
+        self._in_use = None
 
     def _take_part(self, thread: int, memory: object = None) -> None:
         _compiled()(self._lines.ctypes.data, thread)

@@ -300,16 +300,38 @@ def test_an_order_that_names_a_sample_that_is_not_there_is_refused(kind: str) ->
             trainer._groups[0].run.epoch(np.array([[0, wrong, *range(48)]]), np.full((1, 1, 1), 0.1))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_has_the_order_it_began_with_whatever_was_expected(kind: str) -> None:
+    n = 300
+    x, y = samples(kind, n, 60), np.random.default_rng(1).integers(0, 10, n)
+    x = x if x.dtype == np.uint8 else x.astype(np.float32)
+    orders = [np.random.default_rng(seed).permutation(n)[None] for seed in range(4)]
+    expected = [orders[1], None, orders[0], orders[0]]
+    rates = np.full((1, -(-n // 32), 1), 0.1)
+    results = []
+    for follow in (False, True):
+        backend = get_backend("numba")
+        with backend.limit_threads(2):
+            trainer = Trainer(x, y, [init_params([60, 20, 10], 1)], backend, batch_size=32, path=kind.split()[0], threads=2)
+            run = trainer._groups[0].run
+            sums = []
+            for order, following in zip(orders, expected, strict=True):
+                run.begin(order, rates)
+                sums.append(run.finish(following if follow else None))
+        results.append([*np.ravel(sums), *(a.tobytes() for layer in trainer.params() for a in layer)])
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("path", ["sparse", "dense"])
 def test_how_often_threads_rested_is_in_the_history(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images(300, 60, 0.2), np.random.default_rng(1).integers(0, 10, 300)
-    work = Team.work
+    finish = Team.finish
 
-    def crowded(team: Team, *arguments: int) -> None:
-        work(team, *arguments)
+    def crowded(team: Team) -> None:
+        finish(team)
         team._threads[0, RESTS] += 3  # as on a machine where other processes compute
 
-    monkeypatch.setattr(Team, "work", crowded)
+    monkeypatch.setattr(Team, "finish", crowded)
     history = mini_batch_sgd(x, y, init_params([60, 20, 10], 1), backend="numba", path=path, epochs=2)
     assert history.rests >= 2 * 3
     loop = mini_batch_sgd(x, y, init_params([60, 20, 10], 1), backend="numba", path="loop", epochs=2)

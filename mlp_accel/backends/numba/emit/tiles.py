@@ -10,6 +10,9 @@ from numba import types
 from mlp_accel.backends.numba.compiler import FEATURES
 from mlp_accel.backends.numba.emit.simd import INDEX, Emitter, cgutils, emitted
 
+TILE_VECTORS = 2
+"""Vectors in a row of the widest tile."""
+
 TILE_ROWS = 8 if "avx512f" in FEATURES or "neon" in FEATURES else 4
 """Rows of a tile that is two vectors wide: its sums take 16 of the 32 vector registers, or 8 of the 16 that AVX2 has."""
 

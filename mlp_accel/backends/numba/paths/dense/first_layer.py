@@ -9,7 +9,7 @@ import numpy as np
 from mlp_accel.backends.numba.compiler import VECTOR_BYTES, inlined
 from mlp_accel.backends.numba.emit.addresses import array_at
 from mlp_accel.backends.numba.emit.product import Matrix
-from mlp_accel.backends.numba.emit.tiles import TILE_ROWS, gradient_tile, rows_tile
+from mlp_accel.backends.numba.emit.tiles import TILE_ROWS, TILE_VECTORS, gradient_tile, rows_tile
 from mlp_accel.backends.numba.paths.dense.rows import Rows, unpack_rows
 from mlp_accel.backends.numba.paths.shared.backward import gradient_target, update
 from mlp_accel.backends.numba.paths.shared.memory import N_IN, Scratch, minibatch_of, samples_of, segment_out, unpack
@@ -33,7 +33,7 @@ def first_row(rows: Rows, scratch: Scratch, batch: int, start: int) -> int:
     return start if rows.in_place != 0 else batch % 2 * scratch.largest.shape[0]
 
 
-def prepare(table: int, batch: int, share: int, n_shares: int, one: Any) -> int:
+def scale_pixels(table: int, batch: int, share: int, n_shares: int, one: Any) -> int:
     """Scale a share of the pixels of a minibatch."""
     inputs, _, network, scratch = unpack(table, one)
     (rows,) = unpack_rows(inputs.samples, one)
@@ -55,7 +55,7 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
     n_in, width, panel = network.layers[0, N_IN], network.block, network.panel
     low, high = inputs.segments[segment], inputs.segments[segment + 1]
     sample, lanes = first_row(rows, scratch, batch, start) + first, VECTOR_BYTES // network.first.itemsize
-    units = 2 * lanes if panel > lanes else lanes
+    units = TILE_VECTORS * lanes if panel > lanes else lanes
     for strip in range(first, stop, STRIP):
         size, row = min(STRIP, stop - strip), sample + strip - first
         for begin in range(low, high, DEPTH):
@@ -66,7 +66,7 @@ def first_layer(table: int, batch: int, block: int, segment: int, first: int, st
                 base = Matrix(before.array, before.at + strip * before.row, before.row) if begin == low else out
                 weights = Matrix(network.first, unit // panel * panel * n_in + begin * panel + unit % panel, panel)
                 if panel > lanes:
-                    forward_tiles(2, size, rows.rows, row, begin, depth, out, base, weights)
+                    forward_tiles(TILE_VECTORS, size, rows.rows, row, begin, depth, out, base, weights)
                 else:
                     forward_tiles(1, size, rows.rows, row, begin, depth, out, base, weights)
     return 0
@@ -98,7 +98,7 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
     n_in, width, panel, weights = network.layers[0, N_IN], network.block, network.panel, network.first
     first, stop = inputs.segments[segment], inputs.segments[segment + 1]
     sample, lanes = first_row(rows, scratch, batch, start), VECTOR_BYTES // network.first.itemsize
-    units = 2 * lanes if panel > lanes else lanes
+    units = TILE_VECTORS * lanes if panel > lanes else lanes
     ahead = sample + size if rows.in_place != 0 and start + 2 * size <= inputs.labels.shape[0] else sample
     at_once, scale, to = gradient_target(rules, inputs, network, batch, weights)
     for strip in range(0, size, STRIP):
@@ -112,7 +112,9 @@ def update_first_layer(table: int, batch: int, block: int, segment: int, one: An
                 delta = block * width * scratch.largest.shape[0] + unit - block * width + strip * width
                 deltas = Matrix(scratch.deltas, delta, width)
                 if panel > lanes:
-                    gradient_tiles(2, count, n, rows.rows, sample + strip, ahead + strip, begin, out, base, scale, deltas)
+                    gradient_tiles(
+                        TILE_VECTORS, count, n, rows.rows, sample + strip, ahead + strip, begin, out, base, scale, deltas
+                    )
                 else:
                     gradient_tiles(1, count, n, rows.rows, sample + strip, ahead + strip, begin, out, base, scale, deltas)
                 if not at_once and strip + n == size and (unit + units) % panel == 0:

@@ -42,7 +42,7 @@ class FloatRows(Samples):
 class PixelRows(FloatRows):
     """uint8 samples, scaled a minibatch at a time."""
 
-    functions: Functions = first_layer.prepare, first_layer.first_layer, first_layer.update_first_layer
+    functions: Functions = first_layer.scale_pixels, first_layer.first_layer, first_layer.update_first_layer
 
     def __init__(self, x: npt.NDArray[np.uint8], task: Task) -> None:
         super().__init__(x, task)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mlp_accel.backends.arrays import Params, Slots
 from mlp_accel.backends.numba.compiler import CACHE_LINE, VECTOR_BYTES
+from mlp_accel.backends.numba.emit.tiles import TILE_VECTORS
 from mlp_accel.backends.numba.paths.shared.memory import (
     BIAS,
     INPUTS,
@@ -30,12 +31,17 @@ from mlp_accel.backends.numba.paths.shared.memory import (
 from mlp_accel.backends.paths import State
 
 MANY_INPUTS = 500
-"""A first layer of one panel is divided by its inputs if there are so many: with fewer, more would be exchanged than computed."""
+"""A narrow first layer is divided by its inputs if there are so many: with fewer, more would be exchanged than computed."""
 
 
 def division_of(layer_sizes: Sequence[int], dtype: str, sparse: bool) -> int:
-    """What the threads divide among them. It does not depend on their number, on which therefore no sum depends."""
-    narrow = layer_sizes[1] <= PANEL_VECTORS * VECTOR_BYTES // np.dtype(dtype).itemsize
+    """What the threads divide among them. It does not depend on their number, on which therefore no sum depends.
+
+    Fewest numbers are exchanged if it is the units. But a narrow first layer is a single row of tiles, or of panels where values
+    are skipped: two threads would each read all samples, and compute less with each value that they read.
+    """
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    narrow = layer_sizes[1] <= (PANEL_VECTORS if sparse else TILE_VECTORS) * lanes
     if narrow and layer_sizes[0] >= MANY_INPUTS:
         return INPUTS
     return SAMPLES if narrow and not sparse else UNITS
