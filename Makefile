@@ -27,15 +27,17 @@ help:
 bench: $(VENV)/bench-ready
 	$(BIN)/mlp-accel bench --plot bench.png --json bench.json $(ARGS)
 
+# In up to four processes, whole files in each. A test alone: .venv/bin/python -m pytest tests/test_network.py -k ...
+PYTEST = -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-lowest:
 	$(PYTHON) -m venv --clear $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps --editable .
 	$(VENV)-lowest/bin/python -m pip check
-	$(VENV)-lowest/bin/python -m pytest $(ARGS)
+	$(VENV)-lowest/bin/python $(PYTEST) $(ARGS)
 
 lint: $(VENV)/dev-ready
 	$(BIN)/ruff format --check .
