@@ -96,7 +96,7 @@ def test_results_are_recorded_and_shown_over_commits(clouds: Path, tmp_path: Pat
         (bisect, {"good": "first", "backend": "numpy", "path": "sparse"}, "no path 'sparse' of numpy"),
         (bench, {"record": "git:main", "backend_list": "numpy"}, "cannot record in the branch 'main': it is checked out"),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=lambda value: getattr(value, "__name__", str(value)[:60]),
 )
 def test_what_was_wrong_is_said(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., None], options: dict[str, Any], words: str

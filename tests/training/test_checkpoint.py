@@ -147,7 +147,7 @@ def own_rule(factor: float) -> Any:
         ({"data": lambda: toy(seed=1)}, "x: other values there"),
         ({"path": "sparse"}, "trained by the path loop; sparse is asked for"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_differs_from_the_checkpoint_is_named(tmp_path: Path, other: dict[str, Any], words: str) -> None:
     path = started(tmp_path)
