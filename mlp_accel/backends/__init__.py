@@ -12,9 +12,11 @@ from mlp_accel.backends.base import DTYPES, GRADIENTS, Backend
 from mlp_accel.errors import BackendUnavailableError, SettingError
 
 __all__ = [
+    "AUTO",
     "BACKENDS",
     "DTYPES",
     "ENVIRONMENT_VARIABLE",
+    "FASTEST",
     "GRADIENTS",
     "Array",
     "Backend",
@@ -22,11 +24,15 @@ __all__ = [
     "Slots",
     "backend_class",
     "get_backend",
+    "refuse_fastest",
     "requested_backend",
     "unavailable",
 ]
 
 ENVIRONMENT_VARIABLE = "MLP_ACCEL_BACKEND"
+AUTO, FASTEST = "auto", "fastest"
+"""What may be asked for in place of a backend: the first that can run here, or the one that trains this very network fastest, which
+`mlp_accel.training.fastest` finds out."""
 
 # A new backend is a folder beside this file and a line here. `auto` takes the first one that can run, in this order.
 _REGISTRY = {
@@ -70,12 +76,20 @@ def requested_backend(name: str | None = None, source: str = "the argument name"
     if name is None:
         name, source = os.environ.get(ENVIRONMENT_VARIABLE, "").strip(), f"the environment variable {ENVIRONMENT_VARIABLE}"
         if not name:  # empty means unset
-            name, source = "auto", "default"
-    if name != "auto" and not _is_registered(name):
+            name, source = AUTO, "default"
+    if name not in (AUTO, FASTEST) and not _is_registered(name):
         second = " or ".join(f"{backend}:1" for backend in BACKENDS if backend_class(backend).takes_device)
-        choices = f"auto, {', '.join(BACKENDS)}, or {second} for the second device"
+        choices = f"{AUTO}, {FASTEST}, {', '.join(BACKENDS)}, or {second} for the second device"
         raise SettingError(f"unknown backend {name!r} from {source}; choose one of {choices}")
     return name, source
+
+
+def refuse_fastest(name: str, source: str) -> None:
+    """Refuse ``"fastest"`` where there is no network, or where backends are compared; SettingError."""
+    if name == FASTEST:
+        where = "train, mini_batch_sgd, train_many and MLPClassifier"
+        choices = ", ".join(BACKENDS)
+        raise SettingError(f"{name!r} from {source} is measured for a network and its data, by {where}; here choose from {choices}")
 
 
 def _is_registered(name: str) -> bool:
@@ -99,7 +113,7 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
         A number after ``cupy`` picks one of several GPUs.
         By default the environment variable ``MLP_ACCEL_BACKEND``, read now; unset or empty it means ``"auto"``, which is the first
         of cupy, numba and numpy that can run here and is not known to be slower than a later one. Which one that is, and why, is
-        logged and stands in ``.selection``.
+        logged and stands in ``.selection``. ``"fastest"`` is for training alone: see `mini_batch_sgd`.
     dtype : {"float32", "float64"}
         Of parameters, activations and gradients.
     source : str
@@ -108,12 +122,14 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
     Raises
     ------
     SettingError
-        For an unknown name or dtype; names the value, where it came from and the choices.
+        For an unknown name or dtype, and for ``"fastest"``; names the value, where it came from and the choices.
     BackendUnavailableError
         If the backend that was named cannot run here: nothing falls back to another one.
     """
     choice, source = requested_backend(name, source)
-    if choice == "auto":
+    refuse_fastest(choice, source)
+    automatic = choice == AUTO
+    if automatic:
         choice, selection = _first_usable()
     else:
         error = unavailable(choice)
@@ -122,14 +138,14 @@ def get_backend(name: str | None = None, dtype: str = "float32", *, source: str 
         selection = f"asked for by {source}"
     device = _split(choice)[1]
     backend = backend_class(choice)(dtype, **({} if device is None else {"device": device}))
-    backend.selection = selection
+    backend.selection, backend.automatic = selection, automatic
     logger.info("backend %s on %s (%s)", backend.name, backend.device, selection)
     return backend
 
 
 def _first_usable() -> tuple[str, str]:
     """The first backend that can run here and is not known to be slower than another, and in words why not those before it."""
-    selection = "auto: the first that can run here"
+    selection = f"{AUTO}: the first that can run here"
     for candidate in BACKENDS:
         error = unavailable(candidate)
         if error is None:

@@ -65,7 +65,9 @@ class Backend:
     device : str
         Where the arrays live: ``"cpu"``, or in words for people.
     selection : str
-        Why `get_backend` took this one, in words for people.
+        Why this one was taken, in words for people.
+    automatic : bool
+        `get_backend` was asked for ``"auto"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
     xp : module
@@ -78,6 +80,7 @@ class Backend:
     rows_alike: ClassVar[bool] = False
     device: str = "cpu"
     selection: str = "constructed directly"
+    automatic: bool = False
     xp: Any
 
     def __init__(self, dtype: str = "float32") -> None:

@@ -145,6 +145,9 @@ def kept_lines(kept: dict[str, Any]) -> list[str]:
     if kept["older"]:
         size = sum(entry["bytes"] for entry in kept["older"]) / 1e6
         lines.append(f"kernels of {len(kept['older'])} older versions: {size:.1f} MB; to remove them: mlp-accel doctor --clean")
+    lines += [f"measured for fastest: {entry['found']}" for entry in kept["fastest"]]
+    if kept["fastest"]:
+        lines.append("to forget what was measured: mlp-accel doctor --clean")
     return lines
 
 

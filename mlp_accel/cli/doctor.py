@@ -13,7 +13,9 @@ from mlp_accel.files import write_json
 
 def doctor(
     json_file: JsonFile = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Remove the compiled kernels of older versions")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove the compiled kernels of older versions, and what was measured for fastest")
+    ] = False,
 ) -> None:
     """Say what can run here, and how to fix the rest."""
     from mlp_accel.doctor import caches
@@ -22,8 +24,8 @@ def doctor(
     check_outputs(json_file)
     console = output_console(json_file)
     if clean:
-        for folder in caches.clean():
-            console.print(f"removed {folder}")
+        for path in caches.clean():
+            console.print(f"removed {path}")
     report, verdict = examine()
     print_table(console, doctor_table(report))
     for line in doctor_lines(report):

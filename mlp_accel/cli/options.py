@@ -35,15 +35,17 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-OneBackend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        "--backends",
-        help=f"auto, {', '.join(reversed(backends.BACKENDS))}  [default: $MLP_ACCEL_BACKEND, else auto]",
-        show_default=False,
-    ),
-]
+
+
+def _one_backend(*others: str) -> Any:
+    choices = ", ".join((*others, *reversed(backends.BACKENDS)))
+    return typer.Option(
+        "--backend", "--backends", help=f"{choices}  [default: $MLP_ACCEL_BACKEND, else {backends.AUTO}]", show_default=False
+    )
+
+
+OneBackend = Annotated[str | None, _one_backend(backends.AUTO)]
+TrainingBackend = Annotated[str | None, _one_backend(backends.AUTO, f"{backends.FASTEST} (measured for this network, once)")]
 BackendList = Annotated[
     str | None,
     typer.Option(
@@ -148,7 +150,8 @@ def backends_to_measure(names: str | None) -> tuple[Sequence[str], str | None]:
     if names is not None:
         return _chosen(names, ()), None
     name, source = backends.requested_backend()
-    return (tuple(reversed(backends.BACKENDS)), None) if name == "auto" else ((name,), source)
+    backends.refuse_fastest(name, source)
+    return (tuple(reversed(backends.BACKENDS)), None) if name == backends.AUTO else ((name,), source)
 
 
 def engines_to_measure(names: str | None, peers: bool) -> tuple[Sequence[str], str | None]:
@@ -230,7 +233,8 @@ def _chosen(names: str, peers: Sequence[str]) -> list[str]:
     for name in given:
         if name in peers:
             continue
-        if name == "auto" or not name:
+        backends.refuse_fastest(name, "--backends")
+        if name == backends.AUTO or not name:
             choices = ", ".join((*backends.BACKENDS, *peers))
             raise SettingError(f"unknown backend {name!r} from --backends; choose some of {choices}, separated by commas")
         backends.requested_backend(name, "--backends")

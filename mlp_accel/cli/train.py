@@ -26,11 +26,11 @@ from mlp_accel.cli.options import (
     JsonFile,
     LearningRate,
     Momentum,
-    OneBackend,
     Optimizer,
     PlotFile,
     Seed,
     Threads,
+    TrainingBackend,
     WeightDecay,
     check_outputs,
     command,
@@ -41,6 +41,7 @@ from mlp_accel.errors import SettingError, check_choice
 from mlp_accel.exit_codes import INTERRUPTED
 from mlp_accel.files import write_json
 from mlp_accel.schedules import SCHEDULES
+from mlp_accel.training.fastest import Fastest
 from mlp_accel.training.history import STOPPED, History, NonFiniteLossError
 from mlp_accel.training.model import Model
 from mlp_accel.training.notebook import printed_curve
@@ -55,7 +56,7 @@ from mlp_accel.training.validation import MONITORS, EarlyStopping
 class TrainOptions:
     """The options of ``train``."""
 
-    backend: OneBackend = None
+    backend: TrainingBackend = None
     recipe: Annotated[
         str,
         typer.Option(
@@ -157,8 +158,13 @@ def train(options: TrainOptions) -> None:
     of_training = options.of_training()
     check_outputs(options.json_file, options.plot, options.save, options.checkpoint)
     threads = thread_count(options.threads, "--threads")
-    backend = backends.get_backend(options.backend, settings.dtype, source="--backend")
-    path, _, _ = find_path(options.path, [backend.name], named=True)
+    console = output_console(options.json_file)
+    wish = Fastest.wished(options.backend, settings.dtype, console.print, "--backend")
+    if wish is None:
+        backend = backends.get_backend(options.backend, settings.dtype, source="--backend")
+        path, _, _ = find_path(options.path, [backend.name], named=True)
+    else:
+        path, _, _ = find_path(options.path, backends.BACKENDS, named=False)
     scale = check_choice("scaling", options.scale or "none", SCALINGS)
     as_read = datasets.load(options.data, target=options.target, test_share=options.test_share, seed=settings.seed)
     scaling = Scaling.fit(scale, as_read.x_train)
@@ -168,17 +174,19 @@ def train(options: TrainOptions) -> None:
         from mlp_accel.environment import environment
 
         before = environment()  # with the load that was there before ours
-    console = output_console(options.json_file)
     sizes = "-".join(str(size) for size in (dataset.n_in, *settings.hidden, dataset.n_classes))
     console.print(f"{sizes} {settings.activation} on {dataset.name} ({len(dataset.x_train)} samples), {settings.dtype}")
-    console.print(f"backend {backend.name} on {backend.device}, {threads} threads; {backend.selection}")
+    if wish is None:
+        console.print(f"backend {backend.name} on {backend.device}, {threads} threads; {backend.selection}")
     reference = None
     if options.recipe == "notebook":
         others = _not_the_notebooks(settings, dataset, scaling)
         reference = None if others else printed_curve()
         if others:
             console.print(f"without the curve that the notebook printed, which is of other settings: {', '.join(others)}")
-    history = _train(settings, dataset, backend, threads, path, console, reference, of_training)
+    history = _train(settings, dataset, wish or backend, threads, path, console, reference, of_training)
+    if wish is not None:
+        backend = backends.get_backend(history.backend, settings.dtype)
     trained = len(history) > 0
     if options.save and trained:  # first: nothing that follows may cost them
         _save(options.save, settings, as_read, scaling, history, of_training)
@@ -232,7 +240,7 @@ def _not_the_notebooks(settings: Recipe, dataset: datasets.Dataset, scaling: Sca
 def _train(
     settings: Recipe,
     dataset: datasets.Dataset,
-    backend: backends.Backend,
+    backend: backends.Backend | Fastest,
     threads: int,
     path: str | None,
     console: Console,
@@ -244,6 +252,10 @@ def _train(
 
         def report(history: History) -> None:
             if len(history) == history.resumed + 1:
+                if isinstance(backend, Fastest):
+                    console.print(f"backend {history.backend}, {threads} threads; {history.selection}")
+                elif history.selection != backend.selection:
+                    console.print(history.selection.removeprefix(f"{backend.selection}; "))
                 console.print(f"path {Taken(history.path, tuple(history.passed_over))}")
                 if history.resumed:
                     console.print(f"goes on after epoch {history.resumed} of {of_training['checkpoint']}")

@@ -1,4 +1,4 @@
-"""Folders for compiled kernels: where none can be written, every start compiles anew or fails; older versions leave theirs."""
+"""What is kept on disk: compiled kernels, without which every start compiles anew or fails, and measured times of epochs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from mlp_accel.backends.cache_folders import CACHE_VARIABLE, not_private, versions
 from mlp_accel.doctor.finding import Finding
 from mlp_accel.errors import OutputError
+from mlp_accel.training import fastest
 
 PRIVATE = '"$(mktemp -d)"'
 """A new folder that nobody else may write to."""
@@ -49,25 +50,34 @@ def _private() -> Iterator[Finding]:
 
 
 def kept() -> dict[str, Any]:
-    """What is kept on disk: ``folder``, ``bytes``, and ``older``, a list of the folders of other versions with their ``bytes``."""
+    """What is kept on disk.
+
+    Returns
+    -------
+    dict
+        Of Numba's kernels ``folder``, ``bytes``, and ``older``, a list of the folders of other versions with their ``bytes``;
+        ``fastest``, a list of the measurements of the backend ``fastest``: each has a ``file`` and what was ``found``.
+    """
+    measured = [{"file": str(file), "found": found} for file, found in fastest.kept().items()]
     try:
         found = versions()
     except (OSError, RuntimeError):
-        return {"folder": None, "bytes": 0, "older": []}
+        return {"folder": None, "bytes": 0, "older": [], "fastest": measured}
     current = _current()
     older = [] if current is None else [{"folder": str(path), "bytes": _size(path)} for path in found if path != current]
-    return {"folder": str(current) if current else None, "bytes": _size(current) if current else 0, "older": older}
+    folder, size = (str(current), _size(current)) if current else (None, 0)
+    return {"folder": folder, "bytes": size, "older": older, "fastest": measured}
 
 
 def clean() -> list[Path]:
-    """Remove what other versions of the kernels have left behind; the folders that are gone.
+    """Remove what other versions of the kernels have left behind, and the measurements of ``fastest``; what is gone.
 
     Raises
     ------
     OutputError
         If one cannot be removed.
     """
-    removed = []
+    removed = fastest.forget()
     for entry in kept()["older"]:
         path = Path(entry["folder"])
         try:

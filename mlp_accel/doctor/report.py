@@ -42,7 +42,7 @@ def examine() -> tuple[dict[str, Any], int]:
     rows = {name: _examine_backend(name, count, findings) for name in reversed(backends.BACKENDS)}
     selected = None if request is None else _select(*request, rows, findings)
     path, _ = requested_path()
-    if selected and selected["backend"]:
+    if selected and selected["backend"] not in (None, backends.FASTEST):
         _check_path(path, selected["backend"], findings)
     verdict = UNAVAILABLE if selected and selected["backend"] is None else OK
     report = {
@@ -97,8 +97,10 @@ def _examine_backend(name: str, count: int | None, findings: list[Finding]) -> d
 
 
 def _select(name: str, source: str, rows: dict[str, dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
-    """The backend that a command would take."""
-    candidates = backends.BACKENDS if name == "auto" else (name,)
+    """The backend that a command would take; the fastest is known for a network alone."""
+    if name == backends.FASTEST:
+        return {"requested": name, "source": source, "backend": name}
+    candidates = backends.BACKENDS if name == backends.AUTO else (name,)
     taken = next((candidate for candidate in candidates if backends.unavailable(candidate) is None), None)
     error = backends.unavailable(candidates[-1])
     if taken is None and error is not None:

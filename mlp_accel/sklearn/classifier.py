@@ -22,6 +22,7 @@ from mlp_accel.network import layer_outputs
 from mlp_accel.sklearn import lbfgs, stochastic
 from mlp_accel.sklearn.parameters import check_parameters, function_of
 from mlp_accel.training.evaluate import on_device
+from mlp_accel.training.fastest import Fastest
 
 if TYPE_CHECKING:  # scikit-learn has no types
 
@@ -91,7 +92,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     max_fun : int
         The most evaluations of the loss by lbfgs.
     backend : str, optional
-        What to compute on, as `mlp_accel.get_backend` takes it.
+        What to compute on, as `mlp_accel.get_backend` takes it; or ``"fastest"``, as `mlp_accel.mini_batch_sgd` does.
     path : str, optional
         How an epoch is trained, by name; by default the fastest path that can.
     dtype : {"float32", "float64"}
@@ -110,8 +111,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     loss_curve_, validation_scores_ : list of float
         For each epoch.
     best_validation_score_ : float or None
-    backend_, path_ : str
-        What trained.
+    backend_, path_, selection_ : str
+        What trained, and why that.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
         As in scikit-learn.
     """
@@ -120,6 +121,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     coefs_: list[npt.NDArray[Any]]
     intercepts_: list[npt.NDArray[Any]]
     n_features_in_: int
+    backend_: str
+    path_: str
+    selection_: str
     loss_: float
     loss_curve_: list[float]
     validation_scores_: list[float] | None
@@ -225,7 +229,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, goes_on: bool, classes: Any) -> MLPClassifier:
         hidden = check_parameters(self)
         new = not hasattr(self, "coefs_") or not (self.warm_start or goes_on)
-        backend = get_backend(self.backend, "float64" if self.solver == "lbfgs" else self.dtype)
+        wish = Fastest.wished(self.backend, self.dtype)
+        if wish and self.solver == "lbfgs":
+            raise ValueError("the fastest backend is found out for the solvers sgd and adam; for lbfgs name a backend")
+        # For fastest this one looks at the data, before there is a network.
+        backend = get_backend("numpy" if wish else self.backend, "float64" if self.solver == "lbfgs" else self.dtype)
         x, labels = self._check_data(X, backend, reset=new, y=as_labels(y))
         check_classification_targets(labels)
         if classes is not None or not hasattr(self, "classes_") or (new and not goes_on):
@@ -235,10 +243,13 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         function = function_of(self.activation)
         if new:
             self._initialize([self.n_features_in_, *hidden, len(self.classes_)], rng)
-        self.backend_ = backend.name
-        params = list(zip(self.coefs_, self.intercepts_, strict=True))
+        params, path = list(zip(self.coefs_, self.intercepts_, strict=True)), self.path
         # A thread beside others computes on one core, so that together they do not ask for more than there are.
         threads = thread_count(None if threading.current_thread() is threading.main_thread() else 1)
+        if wish:
+            before = None if new else self.backend_
+            backend, path = stochastic.fastest(self, wish, params, x, indices, function, threads, before)
+        self.backend_, self.selection_ = backend.name, backend.selection
         with backend.limit_threads(threads), np.errstate(all="ignore"):
             if self.solver == "lbfgs":
                 samples, numbers = on_device(backend, x, indices, self._layer_sizes)
@@ -246,7 +257,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 params, self.loss_, self.n_iter_ = lbfgs.minimize(backend, samples, numbers, params, function, self.alpha, *limits)
                 self.path_ = "loop"
             else:
-                params = self._fit_stochastic(backend, x, indices, params, function, threads, rng, goes_on)
+                params = self._fit_stochastic(backend, path, x, indices, params, function, threads, rng, goes_on)
         self.coefs_ = [np.asarray(weights, self.dtype) for weights, _ in params]
         self.intercepts_ = [np.asarray(bias, self.dtype) for _, bias in params]
         return self
@@ -254,6 +265,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     def _fit_stochastic(
         self,
         backend: Backend,
+        path: str | None,
         x: Any,
         y: npt.NDArray[np.int64],
         params: Any,
@@ -269,7 +281,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         if not goes_on or not hasattr(self, "_solver"):
             self._solver = stochastic.Solver.start(self, params)
         seed, epochs = int(rng.randint(2**31 - 1)), 1 if goes_on else self.max_iter
-        return stochastic.train(self, self._solver, params, backend, x, y, function, threads, seed, epochs, validation)
+        return stochastic.train(self, self._solver, params, backend, path, x, y, function, threads, seed, epochs, validation)
 
     def _initialize(self, layer_sizes: list[int], rng: np.random.RandomState) -> None:
         """Draw initial parameters as scikit-learn does (Glorot and Bengio, 2010), and forget earlier epochs."""
@@ -301,9 +313,10 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X: Any) -> npt.NDArray[np.float64]:
         """What the last layer puts out. That of a sample does not depend on the samples beside it."""
         check_is_fitted(self)
-        backend = get_backend(self.backend, self.dtype)
+        name = self.backend_ if Fastest.wished(self.backend) else self.backend
+        backend = get_backend(name, self.dtype)
         if not backend.rows_alike:
-            backend = get_backend(self.backend, "float64")
+            backend = get_backend(name, "float64")
         x, _ = self._check_data(X, backend, reset=False)
         params = [
             (backend.asarray(weights), backend.asarray(bias)) for weights, bias in zip(self.coefs_, self.intercepts_, strict=True)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlp_accel.inputs import take
 from mlp_accel.optimizers import Optimizer
 from mlp_accel.sklearn.rules import first_slots, optimizer_of, penalty_shares
 from mlp_accel.training.evaluate import mean_loss, on_device, pieces
+from mlp_accel.training.fastest import Fastest, resolve, selection
 from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import Trainer
 
@@ -83,11 +85,34 @@ def keep_out(
     return take(x, ~chosen), y[~chosen], take(x, chosen), y[chosen]
 
 
+def fastest(
+    estimator: Any,
+    wish: Fastest,
+    params: Params,
+    x: Any,
+    y: npt.NDArray[np.int64],
+    activation: Activation,
+    threads: int,
+    before: str | None,
+) -> tuple[Backend, str | None]:
+    """The backend and the path that train this network on these data fastest; the backend `before`, if there was one."""
+    trainer_of = partial(
+        Trainer,
+        batch_size=200 if estimator.batch_size == "auto" else int(estimator.batch_size),
+        activation=activation,
+        optimizers=optimizer_of(estimator),
+        learning_rates=float(estimator.learning_rate_init),
+    )
+    path = estimator.path if before is None else estimator.path_
+    return resolve(wish, path, trainer_of, x, y, [Snapshot(params)], threads, before=before)
+
+
 def train(
     estimator: Any,
     solver: Solver,
     params: Params,
     backend: Backend,
+    path: str | None,
     x: Any,
     y: npt.NDArray[np.int64],
     activation: Activation,
@@ -114,11 +139,11 @@ def train(
         optimizers=solver.optimizer,
         learning_rates=solver.rate,
         seeds=seed,
-        path=estimator.path,
+        path=path,
         threads=threads,
         shuffle=estimator.shuffle,
     )
-    estimator.path_, estimator.n_iter_, best = trainer.taken.name, 0, params
+    estimator.path_, estimator.selection_, estimator.n_iter_, best = trainer.taken.name, selection(trainer), 0, params
     snapshot = trainer.snapshots()[0]
     after, n_batches = _squares(params), -(-len(y) // trainer.batch_size)
     try:

@@ -232,6 +232,15 @@ class Checkpoint:
         return arrays, description
 
 
+def trained_by(path: Path) -> str | None:
+    """The name of the backend of a checkpoint; None if there is none, or none that could be gone on with."""
+    if not path.exists():
+        return None
+    _, description = read_tensors(path, CheckpointError)
+    name = description.get("settings", {}).get("backend")
+    return name if isinstance(name, str) else None
+
+
 def _history(arrays: Arrays, described: Mapping[str, Any], n_slots: int) -> History:
     """The history that a file holds; fails in some way if it does not fit together."""
     trained = described["trained"]

@@ -61,6 +61,9 @@ class History:
         Name of the path that trained.
     passed_over : list of (str, str)
         The paths that come before it, each with the reason why it was not taken.
+    selection : str
+        Why this backend was taken, in words: of ``"fastest"`` with what was measured, of ``"auto"`` also whether a measurement that
+        is kept would have it otherwise.
     resumed : int
         How many of the epochs were read from a checkpoint.
     rests : int
@@ -82,6 +85,7 @@ class History:
     backend: str = ""
     path: str = ""
     passed_over: list[tuple[str, str]] = field(default_factory=list)
+    selection: str = ""
     resumed: int = 0
     rests: int = 0
     status: str = DONE
@@ -125,6 +129,7 @@ class History:
             "backend": self.backend,
             "path": self.path,
             "passed_over": [list(pair) for pair in self.passed_over],
+            "selection": self.selection,
             "history": self.rows(),
             "best_epoch": self.best_epoch,
             "status": self.status,
@@ -145,6 +150,7 @@ class History:
             backend=content["backend"],
             path=content["path"],
             passed_over=[(path, reason) for path, reason in content["passed_over"]],
+            selection=str(content.get("selection", "")),  # older checkpoints have none
             resumed=len(rows),
             status=content["status"],
             reason=content["reason"],

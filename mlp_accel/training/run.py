@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mlp_accel.training.fastest import selection
 from mlp_accel.training.history import DIVERGED, DONE, INTERRUPTED, STOPPED, History
 from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import EpochResult, Trainer
@@ -28,6 +29,9 @@ def run(
     With `resumed`, the history of a single network up to now, that is gone on with.
     """
     histories = [resumed] if resumed else new_histories(trainer)
+    reason = selection(trainer)
+    for history in histories:
+        history.selection = reason
     whole = [history.mark() for history in histories]
     training = list(range(len(histories)))
     try:

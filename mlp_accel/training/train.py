@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 
 import mlp_accel
 from mlp_accel.activations import Activation, find_activation
-from mlp_accel.backends import get_backend
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import Step
 from mlp_accel.backends.threads import thread_count
@@ -21,9 +21,10 @@ from mlp_accel.errors import SettingError
 from mlp_accel.inputs import as_labels
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
-from mlp_accel.training.checkpoint import Checkpoint, Start
+from mlp_accel.training.checkpoint import Checkpoint, Start, trained_by
 from mlp_accel.training.checks import Networks, one_for_each
 from mlp_accel.training.evaluate import evaluate
+from mlp_accel.training.fastest import Fastest, resolve
 from mlp_accel.training.fingerprint import (
     describe_activation,
     describe_array,
@@ -59,7 +60,7 @@ def mini_batch_sgd(
     step_epochs: int | None = None,
     gamma: float | None = None,
     seed: int = 0,
-    backend: Backend | str | None = None,
+    backend: Backend | Fastest | str | None = None,
     threads: int | None = None,
     path: str | None = None,
     step: Step | None = None,
@@ -108,7 +109,8 @@ def mini_batch_sgd(
     seed : int
         Seed of the order of the samples, which is the same on every backend.
     backend : Backend or str, optional
-        What to compute on; by default as `get_backend` chooses.
+        What to compute on; by default as `get_backend` chooses. ``"fastest"`` trains some epochs of this network by every backend
+        and path that can run here, once, and takes the fastest; `History.selection` says which one that is, and why.
     threads : int, optional
         CPU threads; by default ``MLP_ACCEL_NUM_THREADS``, else the cores granted to the process.
     path : str, optional
@@ -164,24 +166,21 @@ def mini_batch_sgd(
     x, y, pair = kept_out(x, y, validation, seed)
     activation = find_activation(activation)
     rate = find_rate(learning_rate, settings, gradient)
-    with _training(backend, threads, epochs) as (used, n_threads):
+    trainer_of = partial(
+        Trainer,
+        batch_size=batch_size,
+        activation=activation,
+        gradient=gradient,
+        optimizers=[settings],
+        learning_rates=[rate],
+        seeds=[seed],
+        loss_average=loss_average,
+    )
+    before = trained_by(Path(checkpoint)) if checkpoint is not None and Fastest.wished(backend) else None
+    with _training(backend, path, threads, epochs, trainer_of, x, y, [params], step, before) as (used, path, n_threads):
 
         def train(start: Start, path: str | None, callbacks: Sequence[Callback], resumed: History | None) -> History:
-            trainer = Trainer(
-                *(x, y, [start], used),
-                batch_size=batch_size,
-                activation=activation,
-                gradient=gradient,
-                optimizers=[settings],
-                learning_rates=[rate],
-                schedule=rates,
-                epochs=epochs,
-                seeds=[seed],
-                path=path,
-                step=step,
-                threads=n_threads,
-                loss_average=loss_average,
-            )
+            trainer = trainer_of(x, y, [start], used, schedule=rates, epochs=epochs, path=path, step=step, threads=n_threads)
             return run(trainer, epochs, callbacks, _validation(trainer, pair, stopping), resumed)[0]
 
         if checkpoint is None:
@@ -234,7 +233,7 @@ def train_many(
     step_epochs: int | None = None,
     gamma: float | None = None,
     seeds: Sequence[int] | None = None,
-    backend: Backend | str | None = None,
+    backend: Backend | Fastest | str | None = None,
     threads: int | None = None,
     path: str | None = None,
     step: Step | None = None,
@@ -286,22 +285,18 @@ def train_many(
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
     stopping = EarlyStopping.of(validation, monitor, patience, min_delta)
     x, y, pair = kept_out(x, y, validation, seed=0)
-    with _training(backend, threads, epochs) as (used, n_threads):
-        trainer = Trainer(
-            *(x, y, networks, used),
-            batch_size=batch_size,
-            activation=activation,
-            gradient=gradient,
-            optimizers=optimizers,
-            learning_rates=learning_rates,
-            schedule=rates,
-            epochs=epochs,
-            seeds=range(count) if seeds is None else seeds,
-            path=path,
-            step=step,
-            threads=n_threads,
-            loss_average=loss_average,
-        )
+    trainer_of = partial(
+        Trainer,
+        batch_size=batch_size,
+        activation=activation,
+        gradient=gradient,
+        optimizers=optimizers,
+        learning_rates=learning_rates,
+        seeds=range(count) if seeds is None else seeds,
+        loss_average=loss_average,
+    )
+    with _training(backend, path, threads, epochs, trainer_of, x, y, networks, step) as (used, path, n_threads):
+        trainer = trainer_of(x, y, networks, used, schedule=rates, epochs=epochs, path=path, step=step, threads=n_threads)
         return run(trainer, epochs, validation=_validation(trainer, pair, stopping))
 
 
@@ -312,12 +307,27 @@ def _validation(trainer: Trainer, pair: Pair | None, stopping: EarlyStopping) ->
 
 
 @contextmanager
-def _training(backend: Backend | str | None, threads: int | None, epochs: int) -> Iterator[tuple[Backend, int]]:
-    """The backend, with the number of threads that it may use inside the context."""
+def _training(
+    backend: Backend | Fastest | str | None,
+    path: str | None,
+    threads: int | None,
+    epochs: int,
+    trainer_of: Callable[..., Trainer],
+    x: Any,
+    y: Any,
+    networks: Sequence[Any],
+    step: Step | None,
+    before: str | None = None,
+) -> Iterator[tuple[Backend, str | None, int]]:
+    """The backend, with the number of threads that it may use inside the context, and the path to ask for.
+
+    Training goes on by the backend `before`, that of a checkpoint, if the fastest is wished for.
+    """
     if epochs < 1:
         raise SettingError(f"the number of epochs must be at least 1; got {epochs}")
-    used = backend if isinstance(backend, Backend) else get_backend(backend)
     count = thread_count(threads)
     # A loss that is not finite is an error of its own; NumPy's warnings about overflow would add nothing.
-    with used.limit_threads(count), np.errstate(all="ignore"):
-        yield used, count
+    with np.errstate(all="ignore"):
+        used, path = resolve(backend, path, trainer_of, x, y, networks, count, step, before)
+        with used.limit_threads(count):
+            yield used, path, count

@@ -90,6 +90,8 @@ class Trainer:
         What the choice of the path depended on, for the first network and those that are trained with it.
     taken : Taken
         The path of the first network, and why not those before it; `taken_by` knows that of each.
+    requested_path : (str, str)
+        The path that was asked for, and where it came from.
 
     Raises
     ------
@@ -133,7 +135,7 @@ class Trainer:
             raise ValueError("the snapshots must all be of the same epoch")
         x, y = as_samples(x, backend, layer_sizes[0]), as_labels(y)
         check_labels(y, x.shape[0], layer_sizes[-1])
-        self.backend, self.schedule, self.epochs, self._threads = backend, schedule or Schedule(), epochs, threads
+        self.backend, self.schedule, self.epochs, self.threads = backend, schedule or Schedule(), epochs, threads
         self.batch_size = min(batch_size, x.shape[0])
         count = len(networks)
         self.optimizers: list[Optimizer] = one_for_each(optimizers or find_optimizer("sgd"), count, "optimizers")
@@ -159,8 +161,9 @@ class Trainer:
         self._order_states: list[Mapping[str, Any]] = []
         self._epoch, self._step = starts[0].epochs, starts[0].steps
         self._orders = self._draw()
+        self.requested_path = requested_path(path)
         self._groups = [
-            self._start(indices, task, starts, LoopPath(backend, step), requested_path(path))
+            self._start(indices, task, starts, LoopPath(backend, step), self.requested_path)
             for indices in indices_by_value([optimizer.zeros for optimizer in self.optimizers])
         ]
         self.task, self.taken = self._groups[0].task, self._groups[0].taken
@@ -267,7 +270,7 @@ class Trainer:
             return np.tile(np.arange(n), (len(self._generators), 1))
         if len(self._generators) == 1:
             return self._generators[0].permutation(n)[None]
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             return np.stack(list(pool.map(lambda generator: generator.permutation(n), self._generators)))
 
 

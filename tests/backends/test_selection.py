@@ -72,7 +72,7 @@ def test_auto_prefers_cupy_then_numba_then_numpy() -> None:
 
 @pytest.mark.parametrize("value", ["tensorflow", "NumPy", "numpy "])
 def test_an_unknown_name_is_an_error_that_names_value_source_and_choices(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    with pytest.raises(ValueError, match=rf"unknown backend '{value}' from the argument name.*auto, cupy, numba, numpy"):
+    with pytest.raises(ValueError, match=rf"unknown backend '{value}' from the argument name.*auto, fastest, cupy, numba, numpy"):
         get_backend(value)
     monkeypatch.setenv("MLP_ACCEL_BACKEND", f"x{value.strip()}")
     with pytest.raises(SettingError, match=r"from the environment variable MLP_ACCEL_BACKEND; choose one of"):

@@ -20,9 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlp_accel.backends.cache_folders import CACHE_VARIABLE, cache_root
-from mlp_accel.errors import DeviceMemoryError, OutputError
-from mlp_accel.files import write_text
+from mlp_accel.backends.kept_answers import answer_file, keep_answer, read_answer, warn_damaged
+from mlp_accel.errors import DeviceMemoryError
 
 FOLDER = "cupy-trials"
 
@@ -161,28 +160,19 @@ def _sources() -> str:
 
 def _file(subject: dict[str, Any]) -> Path | None:
     """Where the verdict is kept; None if nowhere."""
-    try:
-        folder = cache_root() / FOLDER
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        logger.warning("paths are tried at every start, because the verdicts cannot be kept: %s; set %s", error, CACHE_VARIABLE)
-        return None
-    text = json.dumps([subject, _sources()], sort_keys=True)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    return answer_file(FOLDER, [subject, _sources()], "paths are tried at every start, because the verdicts cannot be kept")
 
 
 def _kept(file: Path | None) -> Verdict | None:
+    content = read_answer(file)
+    if file is None or content is None:
+        return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8")) if file else None
-        return Verdict(content["problem"], content["where"]) if content else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # there is none, or none that can be read: it is tried again
+        return Verdict(content["problem"], content["where"])
+    except KeyError as error:
+        warn_damaged(file, error)
+        return None
 
 
 def _keep(file: Path | None, subject: dict[str, Any], found: Verdict) -> None:
-    if file is None:
-        return
-    try:
-        write_text(file, json.dumps({"problem": found.problem, "where": found.where, **subject}, indent=2) + "\n")
-    except OutputError as error:
-        logger.warning("the verdict on a path is not kept: %s", error)
+    keep_answer(file, {"problem": found.problem, "where": found.where, **subject}, "the verdict on a path")
