@@ -4,6 +4,7 @@
     python benchmarks/gate_study.py record noisy      # the same, with two busy neighbours
     python benchmarks/gate_study.py real quiet        # 10 gates by the command itself, some 2 minutes each; can be continued
     python benchmarks/gate_study.py real noisy
+    python benchmarks/gate_study.py planted quiet     # 20 gates by the command, slowdowns planted in five places; can be continued
     python benchmarks/gate_study.py resample          # seconds: 1,000 gates of each kind from the records, and the summary
 
 Every stage leaves a file in ``results/gate_study/`` and goes on where it was interrupted; ``--quick`` tries all of it at a small
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -36,6 +38,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from planted import PLACES, plant
 from records import continued, say, write_record
 
 from mlp_accel.bench.gate import builds
@@ -47,7 +50,7 @@ from mlp_accel.training.recipes import RECIPES
 ROOT = Path(__file__).parent.parent
 CONDITIONS, BACKENDS, KINDS = ("quiet", "noisy"), ("numpy", "numba"), ("itself", "slowed")
 SLOWED = "slowed"
-THRESHOLD = 0.03
+THRESHOLD, SLOWDOWN = 0.03, 0.05
 SMALL_THRESHOLD, SMALL_SLOWDOWN = 0.01, 0.03
 """What is asked for beside the goals: the launches of the same commit, as if each had taken so much longer."""
 
@@ -59,35 +62,6 @@ GOALS: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
     ("slowed", "noisy"): {SLOWER: (0.99, 1)},
 }
 """The share of gates with this verdict: at least and at most."""
-
-SLOW_DOWN = """
-
-import numpy
-from mlp_accel.backends import paths as _paths
-
-_start_path = _paths.start_path
-
-
-def start_path(backend, loop, task, states, x, y, requested):
-    more = x.shape[0] // 20
-    longer = [backend.xp.concat([array, array[:more]]) for array in (x, y)]
-    run, taken = _start_path(backend, loop, task, states, *longer, requested)
-    train = run.epoch
-
-    def epoch(orders, scalars):
-        n, n_batches = orders.shape[1], scalars.shape[1]
-        rest = -(-(n + more) // task.batch_size) - n_batches
-        more_orders, more_scalars = numpy.tile(numpy.arange(n, n + more), (len(orders), 1)), scalars[:, :rest]
-        losses, hits = train(numpy.concatenate([orders, more_orders], 1), numpy.concatenate([scalars, more_scalars], 1))
-        return losses[:, :n_batches], hits[:, :n_batches]
-
-    run.epoch = epoch
-    return run, taken
-
-
-_paths.start_path = start_path
-"""
-"""Goes to the end of ``mlp_accel/backends/__init__.py``, before anybody has taken `start_path` from its module."""
 
 NEIGHBOUR = """
 import os, numpy as np, threadpoolctl
@@ -136,10 +110,36 @@ def real(condition: str, options: argparse.Namespace) -> None:
         while len(content["real"]) < options.gates and monotonic() < deadline:
             number = len(content["real"])
             kind, backend = KINDS[number % 2], BACKENDS[number // 2 % 2]
-            content["real"].append({"kind": kind, "backend": backend, **_real_gate(kind, backend, content["commit"], options.ab)})
+            place = "kernels" if kind == SLOWED else None
+            gate = _real_gate(place, ("--backends", backend, *options.ab), content["commit"])
+            content["real"].append({"kind": kind, "backend": backend, **gate})
             write_record(path, content)
             say(f"{condition} gate {number + 1}/{options.gates}: {kind}, {backend}: {content['real'][-1]}")
     say(f"{path}: {'complete' if len(content['real']) >= options.gates else 'not complete; run this again'}")
+
+
+def planted(condition: str, options: argparse.Namespace) -> None:
+    """Add gates by the command itself, each of a slowdown in the next of `PLACES`."""
+    path = options.folder / f"planted_{condition}.json"
+    content = continued(path, {"gates": options.gates, "slowdown": SLOWDOWN, "options": options.ab}, {"planted": []})
+    gates, total = content["planted"], options.gates * len(PLACES)
+    deadline = monotonic() + 60 * options.minutes
+    longest: dict[str, float] = {}
+    with _neighbours(condition):
+        while len(gates) < total:
+            name = list(PLACES)[len(gates) % len(PLACES)]
+            if gates and monotonic() + longest.get(name, 0) > deadline:
+                break
+            place = PLACES[name]
+            ab_options = ("--backends", place.backend, "--measure", place.measure, *place.options, *options.ab)
+            gate = {"place": name, "backend": place.backend, "measure": place.measure}
+            gates.append({**gate, **_real_gate(name, ab_options, content["commit"])})
+            longest[name] = max(longest.get(name, 0), gates[-1]["seconds"])
+            write_record(path, content)
+            say(f"{condition} gate {len(gates)}/{total}: {gates[-1]}")
+    found = {name: [gate["verdict"] == SLOWER for gate in gates if gate["place"] == name] for name in PLACES}
+    say("; ".join(f"{name}: {sum(verdicts)} of {len(verdicts)} found" for name, verdicts in found.items()))
+    say(f"{path}: {'complete' if len(gates) >= total else 'not complete; run this again'}")
 
 
 def resample(options: argparse.Namespace) -> bool:
@@ -238,14 +238,9 @@ def _build(folder: Path, commit: str) -> dict[str, Path]:
         source = folder / f"{name}-source"
         builds.export_commit(ROOT, commit, source)
         if name == SLOWED:
-            _slow_down(source)
+            plant(source, "kernels", SLOWDOWN)
         builds.install(source, folder / name)
     return {BASE: folder / BASE, CONTROL: folder / BASE, HEAD: folder / HEAD, SLOWED: folder / SLOWED}
-
-
-def _slow_down(source: Path) -> None:
-    with (source / "mlp_accel" / "backends" / "__init__.py").open("a") as file:
-        file.write(SLOW_DOWN)
 
 
 def _config(backend: str, inputs: Path) -> dict[str, Any]:
@@ -255,17 +250,18 @@ def _config(backend: str, inputs: Path) -> dict[str, Any]:
     return {**config, "backend": backend, "threads": 1, "data": "mnist", "inputs": str(inputs)}
 
 
-def _real_gate(kind: str, backend: str, commit: str, ab_options: Sequence[str]) -> dict[str, Any]:
-    """One run of the command, in a clone of its own."""
+def _real_gate(place: str | None, ab_options: Sequence[str], commit: str) -> dict[str, Any]:
+    """One run of the command, in a clone of its own: of a slowdown in one of `PLACES`, or of nothing."""
     with tempfile.TemporaryDirectory(prefix="mlp-accel-study.") as temporary:
         clone, report = Path(temporary) / "clone", Path(temporary) / "ab.json"
         subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(clone)], check=True)
         subprocess.run(["git", "-C", str(clone), "checkout", "--quiet", "--detach", commit], check=True)
-        if kind == SLOWED:
-            _slow_down(clone)
-        command = [sys.executable, "-m", "mlp_accel", "ab", "--base", "HEAD", "--backends", backend, "--json", str(report)]
+        if place is not None:
+            plant(clone, place, SLOWDOWN)
+        command = [sys.executable, "-P", "-m", "mlp_accel", "ab", "--base", "HEAD", "--json", str(report), *ab_options]
+        own = {**os.environ, "PYTHONPATH": str(ROOT)}  # what is planted must not slow down the command itself
         start = monotonic()
-        process = subprocess.run([*command, *ab_options], cwd=clone, check=False)
+        process = subprocess.run(command, cwd=clone, env=own, check=False)
         seconds = monotonic() - start
         if not report.exists():
             raise SystemExit(f"{' '.join(command)} wrote no report; its exit status is {process.returncode}")
@@ -292,25 +288,27 @@ def _neighbours(condition: str) -> Iterator[None]:
 def main() -> int:
     """Run one stage; the exit code of `resample` is 0 if every goal is reached, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("record", "real", "resample"))
-    parser.add_argument("condition", nargs="?", choices=CONDITIONS, help="of the stages record and real")
+    parser.add_argument("stage", choices=("record", "real", "planted", "resample"))
+    parser.add_argument("condition", nargs="?", choices=CONDITIONS, help="of every stage but resample")
     parser.add_argument("--launches", type=int, default=4 * LAUNCHES, help="of each backend in a record")
     parser.add_argument("--rounds", type=int, default=ROUNDS[EPOCH], help="epochs of each worker in a launch")
-    parser.add_argument("--gates", type=int, default=10, help="real ones, every second of the slowed build")
+    parser.add_argument("--gates", type=int, help="real: in all, every second of the slowed build [10]; planted: of each place [4]")
     parser.add_argument("--draws", type=int, default=1000, help="resampled gates of each kind")
     parser.add_argument("--minutes", type=float, default=9, help="a stage stops after this time, to be continued")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "results" / "gate_study")
     parser.add_argument("--quick", action="store_true", help="a small trial, in build/gate_study")
     options = parser.parse_args()
     options.ab = []
+    options.gates = options.gates or (4 if options.stage == "planted" else 10)
     if options.quick:
-        options.launches, options.rounds, options.gates, options.draws = 2 * LAUNCHES, 6, 2, 100
+        options.launches, options.rounds, options.draws = 2 * LAUNCHES, 6, 100
+        options.gates = 1 if options.stage == "planted" else 2
         options.folder, options.ab = ROOT / "build" / "gate_study", ["--launches", "7", "--rounds", "6"]
     if options.stage == "resample":
         return 0 if resample(options) else 1
     if options.condition is None:
         parser.error(f"{options.stage} needs a condition: quiet or noisy")
-    (record if options.stage == "record" else real)(options.condition, options)
+    {"record": record, "real": real, "planted": planted}[options.stage](options.condition, options)
     return 0
 
 

@@ -90,8 +90,13 @@ class MeasuredTraining:
             threads=threads,
         )
         self.device = used.device
+        self._device_seconds = used.launch_clock()
         self.path = self._trainer.taken.name
 
     def epoch(self) -> float:
         """Train on every sample once and wait for the device; returns the mean loss."""
         return self._trainer.epoch().losses[0]
+
+    def device_seconds(self) -> float | None:
+        """Seconds of the last epoch by the device's own clock, around the launches; None where there is none."""
+        return self._device_seconds()

@@ -69,34 +69,12 @@ class OurEpochs:
 
     def __init__(self, backend: CupyBackend, path: str, case: Case, networks: int, n: int | None) -> None:
         self.training = trainer(case, samples(case, n), backend, path, networks)
-        self._device = backend.gpu.around_launches = _DeviceClock(backend.xp)
+        self._device_seconds = backend.launch_clock()
 
     def epoch(self) -> tuple[Sequence[float], float, float | None]:
         """See `gpu_stages.timing.Epochs`."""
         result = self.training.epoch()
-        return result.losses, result.seconds, self._device.seconds()
-
-
-class _DeviceClock:
-    """A context with an event of the GPU on either side."""
-
-    def __init__(self, cp: Any) -> None:
-        self._cuda, self._used = cp.cuda, False
-        self._events = cp.cuda.Event(), cp.cuda.Event()
-
-    def __enter__(self) -> None:
-        self._used = True
-        self._events[0].record()
-
-    def __exit__(self, *_: object) -> None:
-        self._events[1].record()
-
-    def seconds(self) -> float | None:
-        """Between the two, the last time; None if nothing was launched within the context, as the loop does not."""
-        if not self._used:
-            return None
-        self._events[1].synchronize()
-        return float(self._cuda.get_elapsed_time(*self._events)) / 1000
+        return result.losses, result.seconds, self._device_seconds()
 
 
 def times(path: str, effort: Effort, case: Case = MNIST, tf32: bool = False, networks: int = 1) -> dict[str, Any]:

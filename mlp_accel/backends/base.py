@@ -132,6 +132,13 @@ class Backend:
         """What the speed of this backend depends on: libraries, threading layer, driver."""
         return {}
 
+    def launch_clock(self) -> Callable[[], float | None]:
+        """What returns, after an epoch, its seconds by the clock of the device from the first launch to the end of the last.
+
+        It returns None where there is no such clock, and for a path that is not launched as a whole, such as the loop.
+        """
+        return lambda: None
+
     def free_memory(self) -> int:
         """Bytes of memory that networks can still get where they are trained."""
         return free_memory()

@@ -104,7 +104,7 @@ def ab(options: AbOptions) -> None:
     limit = parse_share(options.threshold, "--threshold", "slowdown")
     measure = _measure_of(options)
     rounds = options.rounds or ROUNDS[measure]
-    check_counts(options.launches, rounds)
+    check_counts(options.launches, rounds, measure)
     check_choice("format", options.form, FORMATS)
     settings = read_settings(RECIPES["default"], options)
     names, source = backends_to_measure(options.backend_list)
@@ -212,6 +212,11 @@ def _lines(row: dict[str, Any]) -> list[str]:
         least = run["detectable"]
         found = f"a slowdown of {least:.1%} or more" if least else "no slowdown: the launches differ too much"
         lines.append(f"  {figures}; four times out of five it would find {found}")
+        if "device_change" in run:
+            low, high = run["device_interval"]
+            lines.append(
+                f"  by the GPU's own clock, around the launches: change {run['device_change']:+.1%} ({low:+.1%} to {high:+.1%})"
+            )
     return lines
 
 

@@ -210,14 +210,15 @@ def parse_share(text: str, option: str, what: str) -> float:
     return value
 
 
-def check_counts(launches: int, rounds: int) -> None:
-    """Raise `SettingError` for so few launches or rounds that nothing could come of them."""
+def check_counts(launches: int, rounds: int, measure: str = "epoch") -> None:
+    """Raise `SettingError` for so few launches or rounds that nothing could come of them, unless a measure has so few by itself."""
+    from mlp_accel.bench.gate.measures import ROUNDS
     from mlp_accel.bench.gate.paired import ALPHA, MIN_LAUNCHES, MIN_ROUNDS
 
     if launches < MIN_LAUNCHES:
         least = f"{MIN_LAUNCHES - 1} or fewer can never reach p < {ALPHA}, whatever they measure"
         raise SettingError(f"--launches must be at least {MIN_LAUNCHES}; got {launches}: {least}")
-    if rounds < MIN_ROUNDS:
+    if rounds < min(MIN_ROUNDS, ROUNDS[measure]):
         raise SettingError(f"--rounds must be at least {MIN_ROUNDS}; got {rounds}: fewer give no 95 % interval for their median")
 
 

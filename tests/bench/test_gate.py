@@ -21,6 +21,7 @@ from mlp_accel.bench.gate.launches import BASE, CONTROL, HEAD, GateSettings, Lau
 from mlp_accel.bench.gate.measures import MEASURES
 from mlp_accel.bench.gate.paired import INCONCLUSIVE, NO_SLOWDOWN, SLOWER
 from mlp_accel.bench.gate.plot import plot_gate
+from mlp_accel.cli.ab import _lines
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +338,29 @@ def test_a_function_of_any_repository_is_called_and_its_results_are_checked(tmp_
         run_launch({BASE: base, HEAD: wrong}, config, 1, random.Random(0))
     result = run_gate(base, slow, config, GateSettings(threshold=0.5, launches=7, rounds=6))
     assert (result["verdict"], result["backend"]) == (SLOWER, "work:total")
+
+
+def test_epochs_by_the_clock_of_a_gpu_stand_beside_those_by_the_wall_clock(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = {BASE: 1.0, HEAD: 1.25, CONTROL: 1.0}
+    without: set[str] = set()
+
+    def call(engine: str, name: str, command: str, *_: object) -> dict[str, Any]:
+        if command == "warm_up":
+            return {"loss": 1.0, "device": "cuda:0", "path": "cluster"}
+        clock = {} if name in without else {"device_seconds": 0.01 * calls[name]}
+        return {"seconds": 0.02, "loss": 1.0, **clock}
+
+    monkeypatch.setattr(gate, "_started", lambda name, *_: name)
+    monkeypatch.setattr(gate, "_call", call)
+    result = run_gate(tmp_path, tmp_path, config, GateSettings(0.03, rounds=6))
+    [run] = result["runs"]
+    assert result["verdict"] == NO_SLOWDOWN, "the verdict is by the wall clock"
+    assert run["device_change"] == pytest.approx(0.25)
+    assert run["device_interval"] == pytest.approx([0.25, 0.25])
+    assert "  by the GPU's own clock, around the launches: change +25.0% (+25.0% to +25.0%)" in _lines(result)
+    json.dumps(result, allow_nan=False)
+    without.add(BASE)
+    [run] = run_gate(tmp_path, tmp_path, config, GateSettings(0.03, rounds=6))["runs"]
+    assert "device_change" not in run

@@ -11,7 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from mlp_accel import SettingError
-from mlp_accel.cli.options import BatchSize, Hidden, command, read_settings
+from mlp_accel.bench.gate.launches import LAUNCHES
+from mlp_accel.bench.gate.measures import MEASURES, ROUNDS
+from mlp_accel.cli.options import BatchSize, Hidden, check_counts, command, read_settings
 from mlp_accel.training.recipes import RECIPES
 
 
@@ -60,3 +62,10 @@ def test_what_was_given_goes_over_the_recipe_and_the_rest_stays() -> None:
         read_settings(RECIPES["default"], SomeOptions("main", None, 0))
     with pytest.raises(SettingError, match="layer sizes"):
         read_settings(RECIPES["default"], SomeOptions("main", "wide", 1))
+
+
+def test_every_measure_of_the_gate_has_rounds_enough_by_default() -> None:
+    for measure in MEASURES:
+        check_counts(LAUNCHES, ROUNDS[measure], measure)
+        with pytest.raises(SettingError, match="--rounds must be at least"):
+            check_counts(LAUNCHES, min(5, ROUNDS[measure] - 1), measure)

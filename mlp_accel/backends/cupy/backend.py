@@ -16,7 +16,7 @@ from mlp_accel.backends.arrays import Array, check_shapes
 from mlp_accel.backends.base import GRADIENTS, Backend
 from mlp_accel.backends.cupy import ops
 from mlp_accel.backends.cupy import probe as cupy_probe
-from mlp_accel.backends.cupy.device import Device
+from mlp_accel.backends.cupy.device import Device, LaunchClock
 from mlp_accel.backends.cupy.paths.base import tf32_asked_for
 from mlp_accel.backends.cupy.paths.cluster import ClusterPath, cluster_of
 from mlp_accel.backends.cupy.paths.steps import GraphPath, StepPath
@@ -110,6 +110,12 @@ class CupyBackend(Backend):
             "gpu": self.device,
             "tf32": "on" if self.gpu.tf32 else "off",
         }
+
+    def launch_clock(self) -> Callable[[], float | None]:
+        with self.gpu:
+            clock = LaunchClock(self.xp)
+        self.gpu.around_launches = clock
+        return clock.seconds
 
     def free_memory(self) -> int:
         return self.gpu.memory()[0]

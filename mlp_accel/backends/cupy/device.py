@@ -32,6 +32,34 @@ class _OfThread(threading.local):
         self.stream: Any = None
 
 
+class LaunchClock:
+    """A context with an event of the GPU on either side.
+
+    Parameters
+    ----------
+    cp : module
+        CuPy.
+    """
+
+    def __init__(self, cp: Any) -> None:
+        self._cuda, self._used = cp.cuda, False
+        self._events = cp.cuda.Event(), cp.cuda.Event()
+
+    def __enter__(self) -> None:
+        self._used = True
+        self._events[0].record()
+
+    def __exit__(self, *_: object) -> None:
+        self._events[1].record()
+
+    def seconds(self) -> float | None:
+        """Between the two, the last time; None if nothing was launched within the context."""
+        if not self._used:
+            return None
+        self._events[1].synchronize()
+        return float(self._cuda.get_elapsed_time(*self._events)) / 1000
+
+
 class Device:
     """A GPU. As a context it is the current device, and running out of its memory is an error that says what to do.
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,13 @@ class Launch:
         Seconds per epoch of each worker, in the order of the rounds.
     paths : dict
         How each worker trained, in the words of its build.
+    device_seconds : dict
+        As `seconds`, by the clock of a GPU, around the launches; empty unless every worker has one.
     """
 
     seconds: dict[str, list[float]]
     paths: dict[str, str]
+    device_seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
 def write_inputs(path: Path, config: dict[str, Any]) -> str:
@@ -131,7 +134,8 @@ def run_gate(
     -------
     dict
         ``backend``, ``verdict``, ``reason``, ``paths`` (of the builds) and ``runs``: a list of one series of launches, or of two if
-        the first was suspicious, each as `Verdict.to_dict` with its ``launches``.
+        the first was suspicious, each as `Verdict.to_dict` with its ``launches`` and, on a GPU whose clock the builds give, the
+        ``device_change`` and its ``device_interval``. The verdict is by the wall clock.
     """
     builds = {BASE: base, HEAD: head, CONTROL: base}
     rng = random.Random(config["seed"])
@@ -139,17 +143,24 @@ def run_gate(
 
     def series() -> Verdict:
         summaries: list[dict[str, Any]] = []
+        on_device: list[float] = []
         for number in range(1, settings.launches + 1):
             launch = run_launch(builds, config, settings.rounds, rng)
             result["paths"] = {name: launch.paths[name] for name in (BASE, HEAD)}
             summaries.append(summary := summarize(launch.seconds))
+            if launch.device_seconds:
+                on_device.append(summarize(launch.device_seconds)[HEAD]["log_ratio"])
             moved = {name: f"{math.expm1(summary[name]['log_ratio']):+.1%}" for name in (HEAD, CONTROL)}
             listen(f"{config['backend']} launch {number}/{settings.launches}: {moved[HEAD]}, control {moved[CONTROL]}")
             change, control = (np.array([launch[name]["log_ratio"] for launch in summaries]) for name in (HEAD, CONTROL))
             if number in LOOKS and clear(change, control, settings.threshold):
                 break
         verdict = judge(change, control, settings.threshold, settings.launches)
-        result["runs"].append({**verdict.to_dict(), "launches": summaries})
+        run = {**verdict.to_dict(), "launches": summaries}
+        if on_device:
+            interval = [math.expm1(end) for end in median_interval(on_device)]
+            run |= {"device_change": math.expm1(float(np.median(on_device))), "device_interval": interval}
+        result["runs"].append(run)
         return verdict
 
     try:
@@ -212,6 +223,7 @@ def _rounds_of_processes(builds: Mapping[str, Path], config: dict[str, Any], rou
     """One process for each build, whose rounds follow each other."""
     names = list(builds)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    on_device: dict[str, list[float]] = {name: [] for name in names}
     started: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         engines = {}
@@ -225,7 +237,11 @@ def _rounds_of_processes(builds: Mapping[str, Path], config: dict[str, Any], rou
                 if not math.isfinite(answer["loss"]):
                     raise LaunchError(f"{name}: the loss became {answer['loss']}")
                 seconds[name].append(answer["seconds"])
-    return Launch(seconds, {name: started[name]["path"] for name in names})
+                if "device_seconds" in answer:
+                    on_device[name].append(answer["device_seconds"])
+    if not all(on_device.values()):  # an older build has no such clock
+        on_device = {}
+    return Launch(seconds, {name: started[name]["path"] for name in names}, on_device)
 
 
 def _processes_of_rounds(builds: Mapping[str, Path], config: dict[str, Any], rounds: int, rng: random.Random) -> Launch:

@@ -101,11 +101,13 @@ class BuildWorker:
         return {"loss": losses[0], "device": self.trainings[0].device, "path": self.trainings[0].path}
 
     def epoch(self) -> dict[str, float]:
-        """Train for one epoch, by this module's clock."""
+        """Train for one epoch, by this module's clock, and as ``device_seconds`` by that of a GPU where the build gives it."""
         training = next(self._turns)
         start = time.perf_counter()
         loss = training.epoch()
-        return {"seconds": time.perf_counter() - start, "loss": loss}
+        answer = {"seconds": time.perf_counter() - start, "loss": loss}
+        device_seconds = getattr(training, "device_seconds", lambda: None)()
+        return answer if device_seconds is None else {**answer, "device_seconds": device_seconds}
 
 
 class StartWorker:

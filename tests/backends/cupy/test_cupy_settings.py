@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from mlp_accel import backends as registry
 from mlp_accel.backends import Backend
 from mlp_accel.backends.cupy.backend import CupyBackend
 from mlp_accel.backends.cupy.paths.steps import GraphPath
+from mlp_accel.bench.gate.worker import BuildWorker
 from mlp_accel.errors import PathError
+from mlp_accel.harness import MeasuredTraining
 from mlp_accel.network import backward, forward, sgd
 from mlp_accel.optimizers import OPTIMIZERS
 from tests.backends.cupy.fake_cupy import FakeCupy, OutOfMemoryError
@@ -227,3 +231,32 @@ def test_a_kernel_that_was_right_is_tried_once(cupy: FakeCupy) -> None:
 
 def test_the_backend_is_one(cupy: FakeCupy) -> None:
     assert isinstance(get_backend("cupy"), Backend)
+
+
+def test_the_gate_times_launches_by_events(cupy: FakeCupy) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), np.arange(40) % 3
+    settings: dict[str, Any] = {
+        "backend": "cupy",
+        "dtype": "float32",
+        "threads": 1,
+        "batch_size": 8,
+        "learning_rate": 0.1,
+        "activation": "tanh",
+        "gradient": "exact",
+        "optimizer": "sgd",
+        "settings": {},
+        "seed": 0,
+    }
+    events: list[str] = []
+    cupy.cuda.Event = lambda: SimpleNamespace(record=lambda: events.append("recorded"), synchronize=lambda: None)
+    cupy.cuda.get_elapsed_time = lambda start, end: 2.5
+    for path, seconds in (("steps", 0.0025), ("loop", None)):
+        events.clear()
+        training = MeasuredTraining(x, y, init_params([6, 5, 3]), path=path, **settings)
+        assert training.device_seconds() is None, "nothing has been launched"
+        worker = object.__new__(BuildWorker)
+        worker._turns = itertools.cycle([training])
+        answer = worker.epoch()
+        assert answer.get("device_seconds") == seconds
+        assert answer["seconds"] > 0
+        assert len(events) == (2 if seconds else 0)
