@@ -131,7 +131,7 @@ def planted(condition: str, options: argparse.Namespace) -> None:
             if gates and monotonic() + longest.get(name, 0) > deadline:
                 break
             place = PLACES[name]
-            ab_options = ("--backends", place.backend, "--measure", place.measure, *place.options, *options.ab)
+            ab_options = ("--backends", place.backend, "--measure", place.measure, *options.ab, *place.options)
             gate = {"place": name, "backend": place.backend, "measure": place.measure}
             gates.append({**gate, **_real_gate(name, ab_options, content["commit"])})
             longest[name] = max(longest.get(name, 0), gates[-1]["seconds"])

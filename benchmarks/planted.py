@@ -175,7 +175,9 @@ PLACES = {
         },
         ("--path", "sparse"),
     ),
-    "compilation": Place("numba", "first-start", {**FROM_THE_START, "mlp_accel/backends/numba/compiler.py": COMPILATION}),
+    "compilation": Place(
+        "numba", "first-start", {**FROM_THE_START, "mlp_accel/backends/numba/compiler.py": COMPILATION}, ("--rounds", "1")
+    ),
     "import": Place("numpy", "import", {**FROM_THE_START, "mlp_accel/backends/numpy/backend.py": IMPORT}),
 }
 
