@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlp_accel import Model, load, load_model, load_params
+from mlp_accel.backends.cache_folders import cache_root
 from tests.cli.commands import assert_clear_error, run
 
 
@@ -65,3 +66,30 @@ def test_options_of_validation_without_validation_are_refused() -> None:
     assert_clear_error(run("train", "--patience", 3), 2, "need samples to watch")
     assert_clear_error(run("train", "--checkpoint-every", 3), 2, "give --checkpoint")
     assert_clear_error(run("train", "--validation", 2, "--backend", "numpy", "--config", "/nowhere"), 2, "cannot read /nowhere")
+
+
+def test_the_fastest_is_measured_once_and_doctor_knows_and_clears_it(clouds: Path, tmp_path: Path) -> None:
+    kernels = {"NUMBA_CACHE_DIR": str(cache_root("NUMBA_CACHE_DIR"))}  # the compiled ones stay where they are
+    place = {**kernels, "XDG_CACHE_HOME": str(tmp_path), "MLP_ACCEL_BACKEND": "fastest"}
+    arguments = ("train", "--data", clouds, "--epochs", 2, "--json", tmp_path / "r.json")
+    first = run(*arguments, **place)
+    assert first.returncode == 0, first.stderr
+    assert "fastest: measuring, once, 8-32-3 at batch size 128" in first.stdout
+    assert "  numpy loop: " in first.stdout
+    content = json.loads((tmp_path / "r.json").read_text())
+    chosen = f"{content['backend']} {content['path']}"
+    assert content["selection"].startswith(f"fastest: {chosen}, ")
+    assert f"backend {content['backend']}, " in first.stdout
+    again = run(*arguments, "--seed", 1, **place)
+    assert "measuring" not in again.stdout
+    assert f"fastest: {chosen}, " in again.stdout
+    doctor = run("doctor", **place)
+    assert doctor.returncode == 0, doctor.stderr
+    assert "selected: fastest (asked for: fastest, by the environment variable MLP_ACCEL_BACKEND)" in doctor.stdout
+    assert "measured for fastest: 8-32-3 at batch size 128" in doctor.stdout
+    assert_clear_error(run("bench", **place), 2, "'fastest' from the environment variable MLP_ACCEL_BACKEND", "here choose from")
+    for command in (("ab", "--base", "main"), ("tune", "--grid", "hidden=4")):
+        assert_clear_error(run(*command, "--backend", "fastest"), 2, "'fastest' from --backend", "here choose from")
+    cleared = run("doctor", "--clean", XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "none"))
+    assert cleared.stdout.count("removed ") == 1
+    assert "measured for fastest" not in cleared.stdout
