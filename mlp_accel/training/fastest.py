@@ -297,7 +297,7 @@ def _alone(file: Path | None, say: Callable[[str], object]) -> Iterator[None]:
             lock.acquire(timeout=PATIENCE)
         except Timeout:
             say(f"{FASTEST}: it is still measuring; not waiting any longer")
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # a file system that knows no locks
         say(f"{FASTEST}: not locked against other processes: {error}")
     try:
         yield

@@ -118,7 +118,7 @@ def test_every_backend_is_measured_by_each_of_its_paths(backend_name: str, monke
     usable(monkeypatch, backend_name, "numpy")
     monkeypatch.setattr(fastest, "EPOCHS", 1)
     lines: list[str] = []
-    train(Fastest("float64", lines.append))
+    train(Fastest(say=lines.append))
     [file] = cache.glob("*.json")
     found = Measurement.from_dict(json.loads(file.read_text()))
     paths = {(name, path.name) for name in {backend_name, "numpy"} for path in get_backend(name).paths}
