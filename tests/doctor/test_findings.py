@@ -219,9 +219,10 @@ def test_kernels_of_older_versions_are_counted_and_removed(monkeypatch: pytest.M
         (folder / "file").write_text("12345")
     (tmp_path / "numba-link").symlink_to(other)
     monkeypatch.setattr(caches, "_current", lambda: None)
-    assert caches.kept() == {"folder": None, "bytes": 0, "older": []}, "which are older cannot be told"
+    assert caches.kept() == {"folder": None, "bytes": 0, "older": [], "fastest": []}, "which are older cannot be told"
     monkeypatch.setattr(caches, "_current", lambda: current)
-    assert caches.kept() == {"folder": str(current), "bytes": 5, "older": [{"folder": str(older), "bytes": 5}]}
+    expected = {"folder": str(current), "bytes": 5, "older": [{"folder": str(older), "bytes": 5}], "fastest": []}
+    assert caches.kept() == expected
     assert caches.clean() == [older]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another's", "numba-1", "numba-link"]
     assert caches.clean() == []

@@ -295,6 +295,7 @@ def test_doctor_lists_what_is_kept_and_clears_it(
     assert caches.kept()["fastest"] == []
 
 
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
 def test_the_estimator_is_measured_too(measured: list[str], caplog: pytest.LogCaptureFixture) -> None:
     sklearn = pytest.importorskip("mlp_accel.sklearn")
     settings = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0, "batch_size": 50, "tol": 0}
