@@ -1,16 +1,16 @@
 """Damaged model files and checkpoints by the thousand: each must be refused by an error of its kind, in little memory.
 
-    python -m tests.training.mutations 10000
+    python -m tests.training.mutations 10000 --json benchmarks/results/mutations.json
 
-prints how many were refused, how many were read because the damage left a valid file, and by how much the memory grew.
+writes how many were refused, how many were read because the damage left a valid file, and by how much the memory grew.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import resource
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from mlp_accel import CheckpointError, Model, ModelFileError, Scaling, init_params, load_model, mini_batch_sgd
+from mlp_accel.environment import environment
+from mlp_accel.files import write_json
 from mlp_accel.schedules import Schedule
 from mlp_accel.training import tensor_file
 from mlp_accel.training.checkpoint import Checkpoint
@@ -126,7 +128,18 @@ def _peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the study and write its result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--json", default="-", help="the file of the result; by default it is printed")
+    options = parser.parse_args()
     logging.disable(logging.WARNING)  # what differs but may is said each time
+    before = environment()
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(json.dumps(study(int(sys.argv[1]), Path(folder))) + "\n")
+        found = study(options.count, Path(folder))
+    write_json(options.json, {"schema": 1, "environment": before, **found})
+
+
+if __name__ == "__main__":
+    main()
