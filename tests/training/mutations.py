@@ -8,7 +8,6 @@ writes how many were refused, how many were read because the damage left a valid
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import resource
 import tempfile
