@@ -2,15 +2,18 @@
 
     python benchmarks/estimator_study.py speed       # about five minutes: fit and predict_proba, in turns
     python benchmarks/estimator_study.py accuracy    # about two minutes: 20 seeds of each on load_digits
+    python benchmarks/estimator_study.py checkpoint  # about two minutes: trainings with and without a checkpoint, in turns
 
 Both get the same arrays and the same settings. Each call is timed whole, validation of the data included; kernels have been
-compiled before. Written to ``benchmarks/results/estimator_speed.json`` and ``estimator_accuracy.json``.
+compiled before. Written to ``benchmarks/results/estimator_speed.json``, ``estimator_accuracy.json`` and
+``estimator_checkpoint.json``. With ``--quick`` as the second argument everything is small, and nothing is written.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -25,15 +28,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier as Reference
 
-from mlp_accel import load
+from mlp_accel import init_params, load, mini_batch_sgd
+from mlp_accel.bench.evidence import ratio_interval
 from mlp_accel.environment import environment
 from mlp_accel.files import write_json
 from mlp_accel.sklearn import MLPClassifier
 
 RESULTS = Path(__file__).parent / "results"
-FITS, EPOCHS = 3, 4
-ROWS = 500
-SEEDS = 20
+QUICK = "--quick" in sys.argv
+FITS, EPOCHS = (1, 1) if QUICK else (3, 4)
+ROWS = 20 if QUICK else 500
+SEEDS = 2 if QUICK else 20
+TRAININGS, LONG = (2, 10) if QUICK else (10, 400)
+"""Pairs of trainings with and without a checkpoint, and the epochs of each, which take several seconds."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -118,16 +125,33 @@ def accuracy() -> dict[str, Any]:
     return found
 
 
+def checkpoint() -> dict[str, Any]:
+    """Seconds of whole trainings of 784-32-10 on MNIST that write a checkpoint once a second, and of others that write none."""
+    mnist = load("mnist")
+
+    def train(folder: str | None) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as made:  # a new file each time, or the training would go on with it
+            given = {} if folder is None else {"checkpoint": Path(made) / "run.ckpt"}
+            mini_batch_sgd(mnist.x_train, mnist.y_train, init_params([784, 32, 10]), epochs=LONG, **given)
+
+    seconds = in_turns({"without": partial(train, None), "with": partial(train, str(RESULTS))}, TRAININGS)
+    ratio = float(np.median(seconds["with"]) / np.median(seconds["without"]))
+    low, high = ratio_interval(seconds["without"], seconds["with"])
+    sys.stdout.write(f"with a checkpoint {100 * (ratio - 1):+.1f} % ({100 * (low - 1):+.1f} to {100 * (high - 1):+.1f})\n")
+    return {"epochs": LONG, "seconds": seconds, "ratio": ratio, "interval": [low, high]}
+
+
 def main() -> None:
     """Measure, print and write."""
-    studies = {"speed": speed, "accuracy": accuracy}
+    studies = {"speed": speed, "accuracy": accuracy, "checkpoint": checkpoint}
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in studies:
         sys.exit(__doc__)
     warnings.simplefilter("ignore", ConvergenceWarning)
     report = environment()
     result = {"schema": 1, "environment": report, name: studies[name]()}
-    write_json(str(RESULTS / f"estimator_{name}.json"), json.loads(json.dumps(result)))
+    if not QUICK:
+        write_json(str(RESULTS / f"estimator_{name}.json"), json.loads(json.dumps(result)))
 
 
 if __name__ == "__main__":

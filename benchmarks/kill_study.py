@@ -2,9 +2,10 @@
 
     python benchmarks/kill_study.py --kills 100 --json benchmarks/results/kills.json
 
-Each training runs in a process of its own, which gets SIGKILL after a random part of the time that the training takes, and writes
-its checkpoint after every epoch, so that many are hit while they write. The same call then goes on. Its model file, which is equal
-for equal models, is compared with that of the training that was not killed, and so are the losses of all epochs.
+Each training runs in a process of its own, which gets SIGKILL after a random part of the time that the training takes once its
+kernels are loaded, and writes its checkpoint after every epoch, so that many are hit while they write. The same call then goes on.
+Its model file, which is equal for equal models, is compared with that of the training that was not killed, and so are the losses of
+all epochs.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def train(folder: Path, backend: str, path: str, sparse: bool, threads: int) -> 
     """What is killed: the training, and its model and losses when it is over."""
     settings: dict[str, Any] = {"optimizer": "adam", "schedule": "cosine", "validation": 0.1, "epochs": EPOCHS, "threads": threads}
     checkpoint: dict[str, Any] = {"checkpoint": folder / "run.ckpt", "checkpoint_every": 0}
-    (folder / "started").touch()
     x, y = data(sparse)
+    mini_batch_sgd(x, y, init_params(SIZES), backend=backend, path=path, **{**settings, "epochs": 1})  # loads the kernels
+    (folder / "started").touch()
     history = mini_batch_sgd(x, y, init_params(SIZES), backend=backend, path=path, **settings, **checkpoint)
     columns = {"loss": history.loss, "validation_loss": history.validation_loss}
     write_json(str(folder / "losses.json"), {**columns, "resumed": history.resumed, "path": history.path})
@@ -56,7 +58,7 @@ def train(folder: Path, backend: str, path: str, sparse: bool, threads: int) -> 
 
 
 def start(folder: Path, case: dict[str, Any]) -> Any:
-    """A process that trains; returns when it has imported everything."""
+    """A process that trains; returns when it has everything that it needs."""
     (folder / "started").unlink(missing_ok=True)
     process = multiprocessing.get_context("forkserver").Process(target=train, args=(folder,), kwargs=case)
     process.start()
