@@ -15,7 +15,7 @@ import scipy.sparse
 from mlp_accel import evaluate, init_params, mini_batch_sgd
 from mlp_accel.backends import Backend, get_backend
 from mlp_accel.errors import PathError
-from mlp_accel.inputs import in_library_of, on_host
+from mlp_accel.inputs import as_samples, in_library_of, on_host
 
 LAYERS = [20, 16, 3]
 
@@ -101,6 +101,34 @@ def test_samples_of_any_layout_train_to_the_same_bits(backend: Backend, kind: st
 def test_labels_of_any_layout_train_to_the_same_bits(backend: Backend, kind: str, tmp_path: Path) -> None:
     x, y = data()
     assert bits(x, LABELS[kind](y, tmp_path), backend) == bits(x, y, backend)
+
+
+COPIED = {
+    "Fortran order": ("numba",),
+    "every second row": ("numba",),
+    "read-only": ("numba",),
+    "memory-mapped": ("numba",),
+    "float64": ("numpy", "numba"),
+    "big-endian": ("numpy", "numba"),
+    "torch": (),
+    "JAX": ("numba",),
+}
+"""Which backends copy the samples that are not where or what they need; the table in docs/estimator.md says the same."""
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("kind", COPIED)
+def test_samples_are_copied_only_where_a_backend_needs_it(kind: str, name: str, tmp_path: Path) -> None:
+    given = SAMPLES[kind](data()[0], tmp_path)
+    samples = as_samples(given, get_backend(name, "float32"), LAYERS[0])
+    assert np.may_share_memory(samples, on_host(given)) == (name not in COPIED[kind])
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_plain_samples_and_pixels_are_used_where_they_are(name: str) -> None:
+    x, _ = data()
+    for samples in (x, x.astype(np.uint8)):
+        assert np.may_share_memory(as_samples(samples, get_backend(name, "float32"), LAYERS[0]), samples)
 
 
 def sparse_data() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
