@@ -23,6 +23,7 @@ from mlp_accel.sklearn import lbfgs, stochastic
 from mlp_accel.sklearn.parameters import check_parameters, function_of
 from mlp_accel.training.evaluate import on_device
 from mlp_accel.training.fastest import Fastest
+from mlp_accel.training.model import softmax
 
 if TYPE_CHECKING:  # scikit-learn has no types
 
@@ -218,11 +219,14 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of each class, ``(n, n_classes)``, in the order of `classes_`, as an array of the library of `X`."""
-        return in_library_of(X, np.exp(self._log_probabilities(X)))
+        return in_library_of(X, softmax(self._logits(X)))
 
     def predict_log_proba(self, X: Any) -> Any:
         """The logarithm of `predict_proba`, which it keeps where a probability is too small for a number."""
-        return in_library_of(X, self._log_probabilities(X))
+        logits = self._logits(X)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return in_library_of(X, logits)
 
     # How it is done -----------------------------------------------------------------------------------------------------------
 
@@ -303,15 +307,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     def _layer_sizes(self) -> list[int]:
         return [self.coefs_[0].shape[0], *(len(bias) for bias in self.intercepts_)]
 
-    def _log_probabilities(self, X: Any) -> npt.NDArray[np.float64]:
-        """In float64: those of float32 would not sum to 1 to the seventh digit."""
-        logits = self._logits(X)
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return logits
-
     def _logits(self, X: Any) -> npt.NDArray[np.float64]:
-        """What the last layer puts out. That of a sample does not depend on the samples beside it."""
+        """What the last layer puts out, in float64: probabilities of float32 would not sum to 1 to the seventh digit.
+
+        That of a sample does not depend on the samples beside it.
+        """
         check_is_fitted(self)
         name = self.backend_ if Fastest.wished(self.backend) else self.backend
         backend = get_backend(name, self.dtype)
@@ -335,6 +335,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         if backend.device != "cpu" and on_gpu(X):
             _check_n_features(self, X, reset=reset)
             given, labels = X, y
+        elif not reset and y is None and self._is_plain(X):
+            given, labels = X, None
         else:
             settings: dict[str, Any] = {"accept_sparse": "csr", "dtype": "numeric", "ensure_all_finite": False, "reset": reset}
             given = on_host(X) if is_tensor(X) else X
@@ -345,6 +347,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         if is_pixels(given) and not is_sparse(given):  # to the backend uint8 would mean pixels, which are scaled
             given = backend.xp.astype(backend.asarray(given), backend.float_dtype)
         return as_samples(given, backend, self.n_features_in_, names=getattr(self, "feature_names_in_", None)), labels
+
+    def _is_plain(self, X: Any) -> bool:
+        """Whether `validate_data` would find nothing in `X`, and convert nothing: it takes longer than to predict a row."""
+        plain = type(X) is np.ndarray and X.dtype.kind in "fiu" and X.ndim == 2 and len(X) > 0
+        return plain and X.shape[1] == self.n_features_in_ and not hasattr(self, "feature_names_in_")
 
     def _set_classes(self, labels: npt.NDArray[Any], known: bool) -> None:
         classes = np.unique(labels)

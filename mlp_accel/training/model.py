@@ -123,11 +123,7 @@ class Model:
 
     def predict_proba(self, x: Any) -> npt.NDArray[np.float64]:
         """The probability of each class, ``(n, n_classes)``, in the order of `classes`: the softmax of the `logits`."""
-        probabilities = self.logits(x)
-        probabilities -= probabilities.max(axis=1, keepdims=True)
-        np.exp(probabilities, out=probabilities)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return probabilities
+        return softmax(self.logits(x))
 
     def predict(self, x: Any) -> npt.NDArray[Any]:
         """The most probable label of each sample, ``(n,)``; of several the first."""
@@ -177,6 +173,14 @@ class Model:
             "versions": {"mlp_accel": mlp_accel.__version__},
         }
         write_tensors(Path(path), arrays, description)
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The probabilities ``(n, n_classes)`` of logits, whose memory they take."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
 
 
 def load_model(path: str | os.PathLike[str], activation: str | Activation | None = None) -> Model:

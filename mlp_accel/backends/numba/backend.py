@@ -28,6 +28,9 @@ from mlp_accel.optimizers import Rule
 
 NO_SLOTS = np.empty((2, 0), np.int64)
 
+SMALL_LAYER = 1_000_000
+"""Multiplications of a layer below which a second thread saves less than to start it and to wait for it takes."""
+
 
 class NumbaBackend(Backend):
     """NumPy arrays, and kernels compiled for this CPU. The results are the same bits for any number of threads."""
@@ -52,9 +55,10 @@ class NumbaBackend(Backend):
             raise BackendUnavailableError(cls.name, cause, str(error), fix) from error
         except Exception as error:  # an import may fail in any way: a NumPy too new, a library that does not load
             raise BackendUnavailableError(cls.name, "broken installation", f"{type(error).__name__}: {error}", fix) from error
-        x, weights = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 2), np.float32)
+        x = np.arange(SMALL_LAYER // 25, dtype=np.float32).reshape(-1, 40) % 7  # large enough for all threads
+        weights = np.ones((40, 25), np.float32)
         try:
-            result, _ = backend.dense(x, weights, np.zeros(2, np.float32))
+            result, _ = backend.dense(x, weights, np.zeros(25, np.float32))
         except Exception as error:
             raise BackendUnavailableError(cls.name, "a kernel failed", f"{type(error).__name__}: {error}", fix) from error
         if not np.array_equal(result, x @ weights):
@@ -140,7 +144,10 @@ class NumbaBackend(Backend):
         sums = self.empty((x.shape[0], weights.shape[1]))
         outputs = self.empty(sums.shape) if activation is not None and activation.of_input else sums
         activate = 0 if activation is None else self._generated.activation_addresses(activation, self.dtype).activate
-        self._ops.dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, self._n_jobs, sums, outputs)
+        dense, n_jobs = self._ops.dense, self._n_jobs
+        if x.shape[0] * weights.size < SMALL_LAYER:
+            dense, n_jobs = dense.serial, 1
+        dense(self._ops.address_of_dense_rows(self.dtype), *inputs, activate, n_jobs, sums, outputs)
         return outputs, sums
 
     def classify(self, logits: Array, y: Array, gradient: str) -> tuple[Array, Any, Any]:
