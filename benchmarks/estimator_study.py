@@ -131,7 +131,7 @@ def checkpoint() -> dict[str, Any]:
 
     def train(folder: str | None) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as made:  # a new file each time, or the training would go on with it
-            given = {} if folder is None else {"checkpoint": Path(made) / "run.ckpt"}
+            given: dict[str, Any] = {} if folder is None else {"checkpoint": Path(made) / "run.ckpt"}
             mini_batch_sgd(mnist.x_train, mnist.y_train, init_params([784, 32, 10]), epochs=LONG, **given)
 
     seconds = in_turns({"without": partial(train, None), "with": partial(train, str(RESULTS))}, TRAININGS)

@@ -42,16 +42,26 @@ def start_path(backend, loop, task, states, x, y, requested):
     more = int(x.shape[0] * {share})
     longer = [backend.xp.concat([array, array[:more]]) for array in (x, y)]
     run, taken = _start_path(backend, loop, task, states, *longer, requested)
-    train = run.epoch
+    begin, finish, extended, n_batches = run.begin, run.finish, {{}}, 0
 
-    def epoch(orders, scalars):
-        n, n_batches = orders.shape[1], scalars.shape[1]
-        rest = -(-(n + more) // task.batch_size) - n_batches
-        more_orders, more_scalars = numpy.tile(numpy.arange(n, n + more), (len(orders), 1)), scalars[:, :rest]
-        losses, hits = train(numpy.concatenate([orders, more_orders], 1), numpy.concatenate([scalars, more_scalars], 1))
+    def extend(orders):
+        n = orders.shape[1]
+        return numpy.concatenate([orders, numpy.tile(numpy.arange(n, n + more), (len(orders), 1))], 1)
+
+    def begin_longer(orders, scalars):
+        nonlocal n_batches
+        n_batches = scalars.shape[1]
+        rest = -(-(orders.shape[1] + more) // task.batch_size) - n_batches
+        known, expected = extended.get("orders", (None, None))
+        begin(expected if known is orders else extend(orders), numpy.concatenate([scalars, scalars[:, :rest]], 1))
+
+    def finish_longer(following=None):
+        if following is not None:
+            extended["orders"] = following, extend(following)
+        losses, hits = finish(None if following is None else extended["orders"][1])
         return losses[:, :n_batches], hits[:, :n_batches]
 
-    run.epoch = epoch
+    run.begin, run.finish = begin_longer, finish_longer
     return run, taken
 
 
