@@ -69,7 +69,7 @@ def trainer(backend: Backend, steps: int, path: str = "auto", optimizer: str = "
 def train(trained: Trainer) -> Callable[[], object]:
     """An epoch without what comes before and after its steps."""
     (group,) = trained._groups
-    order, scalars = np.random.default_rng(1).permutation(trained.x.shape[0])[None], trained._scalars(group, trained._factors())
+    order, scalars = np.random.default_rng(1).permutation(trained.x.shape[0])[None], trained._scalars(group)
 
     def epoch() -> None:
         group.run.epoch(order, scalars)

@@ -100,7 +100,8 @@ class PathRun(ABC):
         Parameters
         ----------
         orders : array (networks, n)
-            On the host: numbers of the samples in the order of training.
+            On the host: numbers of the samples in the order of training. They may be fewer than all samples, but are as many in
+            every epoch.
         scalars : array (networks, n_batches, n_scalars)
             On the host: the scalars of each step (the learning rate and the like), as `Optimizer.scalars` computes them.
 

@@ -51,6 +51,35 @@ def one_for_each(values: Any, count: int, what: str) -> list[Any]:
     return list(values)
 
 
+def check_rows(rows: Sequence[Any], count: int, n_samples: int) -> list[npt.NDArray[np.int64]]:
+    """The numbers of the samples of each of `count` networks.
+
+    Raises
+    ------
+    SettingError
+        If they are not given for each network.
+    ValueError
+        If those of a network are no numbers of samples, or name one twice.
+    """
+    if len(rows) != count:
+        raise SettingError(f"there must be rows for each of the {count} networks; got {len(rows)}")
+    found = []
+    for network, numbers in enumerate(rows):
+        own = np.asarray(numbers)
+        if own.ndim != 1 or not own.size or not np.issubdtype(own.dtype, np.integer):
+            raise ValueError(
+                f"the rows of network {network} must be numbers of samples, one or more; got {own.dtype} of shape {own.shape}"
+            )
+        if own.min() < 0 or own.max() >= n_samples:
+            raise ValueError(
+                f"the rows of network {network} go from {own.min()} to {own.max()}; the samples are 0 to {n_samples - 1}"
+            )
+        if np.bincount(own).max() > 1:
+            raise ValueError(f"the rows of network {network} name sample {np.bincount(own).argmax()} more than once")
+        found.append(own.astype(np.int64, copy=False))
+    return found
+
+
 def check_labels(y: npt.NDArray[Any], n_samples: int, n_classes: int) -> None:
     """Refuse labels that do not fit the samples or the network; ValueError."""
     if n_samples == 0 or y.shape != (n_samples,):

@@ -21,12 +21,13 @@ def run(
     trainer: Trainer,
     epochs: int,
     callbacks: Sequence[Callback] = (),
-    validation: Validation | None = None,
+    validations: Sequence[Validation | None] = (),
     resumed: History | None = None,
 ) -> list[History]:
     """Train to the end, to a loss that is not finite, until patience runs out, or to Ctrl-C; a history for each network.
 
-    With `resumed`, the history of a single network up to now, that is gone on with.
+    `validations` has one for each network, or none at all. With `resumed`, the history of a single network up to now, that is gone
+    on with.
     """
     histories = [resumed] if resumed else new_histories(trainer)
     reason = selection(trainer)
@@ -34,11 +35,12 @@ def run(
         history.selection = reason
     whole = [history.mark() for history in histories]
     training = list(range(len(histories)))
+    validated_by = list(validations) or [None] * len(histories)
     try:
         while trainer.epochs_trained < epochs:
             result = trainer.epoch()
             for index, (network, snapshot) in enumerate(zip(training, trainer.snapshots(), strict=True)):
-                _record(histories[network], result, index, snapshot, validation, trainer)
+                _record(histories[network], result, index, snapshot, validated_by[network], trainer)
             for network in training:
                 whole[network] = histories[network].mark()
             recorded = histories[0].status != DIVERGED  # else this epoch is none

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import mlp_accel
 from mlp_accel.activations import Activation, find_activation
@@ -22,7 +23,7 @@ from mlp_accel.inputs import as_labels
 from mlp_accel.optimizers import Optimizer, UpdateFunction, find_optimizer
 from mlp_accel.schedules import Schedule, ScheduleFunction, find_schedule
 from mlp_accel.training.checkpoint import Checkpoint, Start, trained_by
-from mlp_accel.training.checks import Networks, one_for_each
+from mlp_accel.training.checks import Networks, check_rows, one_for_each
 from mlp_accel.training.evaluate import evaluate
 from mlp_accel.training.fastest import Fastest, resolve
 from mlp_accel.training.fingerprint import (
@@ -37,7 +38,7 @@ from mlp_accel.training.run import Callback, run
 from mlp_accel.training.snapshot import Snapshot
 from mlp_accel.training.trainer import Trainer
 from mlp_accel.training.trainer import learning_rate as find_rate
-from mlp_accel.training.validation import EarlyStopping, Pair, Validation, kept_out
+from mlp_accel.training.validation import EarlyStopping, Pair, Validation, kept_out, validation_pairs
 
 __all__ = ["evaluate", "mini_batch_sgd", "train_many"]
 
@@ -181,7 +182,7 @@ def mini_batch_sgd(
 
         def train(start: Start, path: str | None, callbacks: Sequence[Callback], resumed: History | None) -> History:
             trainer = trainer_of(x, y, [start], used, schedule=rates, epochs=epochs, path=path, step=step, threads=n_threads)
-            return run(trainer, epochs, callbacks, _validation(trainer, pair, stopping), resumed)[0]
+            return run(trainer, epochs, callbacks, _validations(trainer, [pair], stopping), resumed)[0]
 
         if checkpoint is None:
             history = train(params, path, callbacks, None)
@@ -238,12 +239,13 @@ def train_many(
     path: str | None = None,
     step: Step | None = None,
     loss_average: str = "samples",
-    validation: Pair | None = None,
+    rows: Sequence[npt.ArrayLike] | None = None,
+    validation: Pair | str | None = None,
     monitor: str = "loss",
     patience: int | None = None,
     min_delta: float = 0.0,
 ) -> list[History]:
-    """Train several networks of the same layer sizes on the same data.
+    """Train several networks of the same layer sizes on the same data, or on rows of their own of the same data.
 
     Each result is, bit for bit, that of `mini_batch_sgd` with the network's own parameters, settings and seed. A path may train
     them side by side: the sparse path of the Numba backend spreads them over the cores, one thread each; the cluster path of CuPy
@@ -257,8 +259,14 @@ def train_many(
         For all networks, or one for each.
     seeds : sequence of int, optional
         Seed of each network's order of the samples; by default 0, 1, 2, ...
-    validation : (x, y), optional
-        Samples that all networks are validated on. One whose patience runs out is left out, and the others go on.
+    rows : sequence of array-like of int, optional
+        For each network the numbers of the samples that it is trained on, as for cross-validation; by default all. Those with
+        equally many can share a launch. The results do not depend on which networks are trained together. They are those of a
+        training on a copy of the rows, unless the path looks at the samples to decide in which order it adds: the sparse path of
+        Numba divides many inputs by how often each is not zero, so that the last digits differ.
+    validation : (x, y) or "held_out", optional
+        Samples that all networks are validated on, or for each network those that are not among its rows. One whose patience runs
+        out is left out, and the others go on.
 
     The others are those of `mini_batch_sgd`.
 
@@ -284,7 +292,9 @@ def train_many(
     optimizers = [find_optimizer(optimizer, **{name: values[i] for name, values in settings.items()}) for i in range(count)]
     rates = find_schedule(schedule, warmup=warmup, step_epochs=step_epochs, gamma=gamma)
     stopping = EarlyStopping.of(validation, monitor, patience, min_delta)
-    x, y, pair = kept_out(x, y, validation, seed=0)
+    if rows is not None:
+        rows = check_rows(rows, count, len(as_labels(y)))
+    x, y, pairs = validation_pairs(x, y, validation, rows, count)
     trainer_of = partial(
         Trainer,
         batch_size=batch_size,
@@ -294,16 +304,22 @@ def train_many(
         learning_rates=learning_rates,
         seeds=range(count) if seeds is None else seeds,
         loss_average=loss_average,
+        rows=rows,
     )
     with _training(backend, path, threads, epochs, trainer_of, x, y, networks, step) as (used, path, n_threads):
         trainer = trainer_of(x, y, networks, used, schedule=rates, epochs=epochs, path=path, step=step, threads=n_threads)
-        return run(trainer, epochs, validation=_validation(trainer, pair, stopping))
+        return run(trainer, epochs, validations=_validations(trainer, pairs, stopping))
 
 
-def _validation(trainer: Trainer, pair: Pair | None, stopping: EarlyStopping) -> Validation | None:
-    task = trainer.task
-    sizes = task.layer_sizes
-    return None if pair is None else Validation(trainer.backend, pair, stopping, task.activation, sizes[0], sizes[-1])
+def _validations(trainer: Trainer, pairs: Sequence[Pair | None], stopping: EarlyStopping) -> list[Validation | None]:
+    """For each network how it is validated; the same object for the same samples, which are put on the device once."""
+    task, sizes = trainer.task, trainer.task.layer_sizes
+    different = {id(pair): pair for pair in pairs}
+    made = {
+        name: None if pair is None else Validation(trainer.backend, pair, stopping, task.activation, sizes[0], sizes[-1])
+        for name, pair in different.items()
+    }
+    return [made[id(pair)] for pair in pairs]
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from mlp_accel.optimizers import Optimizer, find_optimizer
 from mlp_accel.schedules import Schedule
 from mlp_accel.training.checks import check_labels, check_networks, one_for_each
 from mlp_accel.training.snapshot import Snapshot, order_generator
+
+T = TypeVar("T")
 
 LOSS_AVERAGES = ("samples", "notebook")
 NOTEBOOK_LEARNING_RATE = 0.01
@@ -48,7 +50,7 @@ class EpochResult:
 
 @dataclass
 class Group:
-    """Networks that are trained together, by one `PathRun`, because their optimisers have the same recorded rule.
+    """Networks that are trained together, by one `PathRun`: equally many samples, and optimisers with the same recorded rule.
 
     What is multiplied by a setting that is 0 is left out when a rule is recorded. So the rule of a network without weight decay is
     another one than that of a network with weight decay, and each trains in a group of its own. By the other's rule the first
@@ -58,12 +60,26 @@ class Group:
     ----------
     indices : list of int
         The indices of these networks among those of the trainer.
+    n : int
+        How many samples each of them visits in an epoch.
+    step : int
+        How many minibatches they have been trained for.
+    orders : array (networks, n)
+        The order of the samples in the next epoch.
     """
 
     indices: list[int]
+    n: int
+    step: int
     task: Task
     run: PathRun
     taken: Taken
+    orders: npt.NDArray[np.int64] = field(init=False)
+
+    @property
+    def batch_sizes(self) -> npt.NDArray[np.int64]:
+        """The number of samples in each minibatch of an epoch."""
+        return batch_sizes(self.n, self.task.batch_size)
 
 
 class Trainer:
@@ -81,6 +97,8 @@ class Trainer:
         How many epochs there will be: a schedule needs to know.
     shuffle : bool
         Visit the samples in a fresh random order in every epoch; otherwise in the order in which they are given.
+    rows : sequence of array of int, optional
+        For each network the numbers of the samples that it is trained on, as `check_rows` returns them; by default all.
 
     The others are those of `mini_batch_sgd`, which is the simple way to use this.
 
@@ -123,6 +141,7 @@ class Trainer:
         threads: int = 1,
         loss_average: str = "samples",
         shuffle: bool = True,
+        rows: Sequence[npt.NDArray[np.int64]] | None = None,
     ) -> None:
         if batch_size < 1:
             raise SettingError(f"the batch size must be at least 1; got {batch_size}")
@@ -138,6 +157,7 @@ class Trainer:
         self.backend, self.schedule, self.epochs, self.threads = backend, schedule or Schedule(), epochs, threads
         self.batch_size = min(batch_size, x.shape[0])
         count = len(networks)
+        self._rows = rows
         self.optimizers: list[Optimizer] = one_for_each(optimizers or find_optimizer("sgd"), count, "optimizers")
         pairs = zip(one_for_each(learning_rates, count, "learning rates"), self.optimizers, strict=True)
         self.learning_rates = [learning_rate(rate, optimizer, gradient) for rate, optimizer in pairs]
@@ -159,13 +179,14 @@ class Trainer:
             sparse=is_sparse(x),
         )
         self._order_states: list[Mapping[str, Any]] = []
-        self._epoch, self._step = starts[0].epochs, starts[0].steps
-        self._orders = self._draw()
+        self._epoch = starts[0].epochs
+        sizes = [x.shape[0]] * count if self._rows is None else [len(own) for own in self._rows]
+        kinds = list(zip([optimizer.zeros for optimizer in self.optimizers], sizes, strict=True))
         self.requested_path = requested_path(path)
         self._groups = [
-            self._start(indices, task, starts, LoopPath(backend, step), self.requested_path)
-            for indices in indices_by_value([optimizer.zeros for optimizer in self.optimizers])
+            self._start(indices, task, starts, LoopPath(backend, step), self.requested_path) for indices in indices_by_value(kinds)
         ]
+        self._draw()
         self.task, self.taken = self._groups[0].task, self._groups[0].taken
         backend.synchronize()
 
@@ -173,35 +194,37 @@ class Trainer:
         self, indices: list[int], task: Task, starts: Sequence[Snapshot], loop: LoopPath, requested: tuple[str, str]
     ) -> Group:
         rule = Optimizer.record_for([self.optimizers[index] for index in indices])
-        task = replace(task, rule=rule, networks=len(indices))
+        n = self.x.shape[0] if self._rows is None else len(self._rows[indices[0]])
+        task = replace(task, rule=rule, batch_size=min(task.batch_size, n), networks=len(indices))
         states = [starts[index].state(rule.n_slots) for index in indices]
-        return Group(indices, task, *start_path(self.backend, loop, task, states, self.x, self.y, requested))
+        run, taken = start_path(self.backend, loop, task, states, self.x, self.y, requested)
+        return Group(indices, n, starts[0].steps, task, run, taken)
 
     def epoch(self) -> EpochResult:
         """Train every network on every sample once, each in a fresh random order of its own."""
         start = time.perf_counter()
-        factors, sums = self._factors(), []
+        sums = []
         for group in self._groups:
-            group.run.begin(self._orders_of(group), self._scalars(group, factors))
-            following = None
+            last = group is self._groups[-1]
+            group.run.begin(group.orders, self._scalars(group))
             try:
-                if group is self._groups[-1]:
-                    self._orders = self._draw()  # of the next epoch, while this one goes on
-                    following = self._orders_of(group)
+                if last:
+                    self._draw()  # of the next epoch, while this one goes on
             finally:
-                sums.append(self.backend.join(group.run.finish(following)))  # losses and hits, so that they are one transfer
+                sums.append(self.backend.join(group.run.finish(group.orders if last else None)))  # as one transfer
+            group.step += len(group.batch_sizes)
         self._epoch += 1
-        self._step += len(factors)
         losses, accuracies = self._means(sums)
         self.backend.synchronize()
         return EpochResult(losses, accuracies, time.perf_counter() - start)
 
     def _means(self, sums: Sequence[Any]) -> tuple[list[float], list[float]]:
         """Mean loss and accuracy of each network over the epoch, from the losses and hits of each group, summed by minibatch."""
-        n, means = self.x.shape[0], {}
+        means = {}
         for group, group_sums in zip(self._groups, sums, strict=True):
+            size = group.task.batch_size
             for index, *network_sums in zip(group.indices, *self.backend.to_numpy(group_sums), strict=True):
-                means[index] = [epoch_mean(batch_sums, n, self.batch_size, self.loss_average) for batch_sums in network_sums]
+                means[index] = [epoch_mean(batch_sums, group.n, size, self.loss_average) for batch_sums in network_sums]
         losses, accuracies = zip(*(means[index] for index in sorted(means)), strict=True)
         return list(losses), list(accuracies)
 
@@ -212,14 +235,16 @@ class Trainer:
 
     def states(self) -> list[State]:
         """Parameters and slots of each network as NumPy arrays."""
-        states = {index: state for group in self._groups for index, state in zip(group.indices, group.run.states(), strict=True)}
-        return [states[index] for index in sorted(states)]
+        return _in_order(
+            (index, state) for group in self._groups for index, state in zip(group.indices, group.run.states(), strict=True)
+        )
 
     def snapshots(self) -> list[Snapshot]:
         """Each network as it is now, with all that is needed to go on."""
+        steps = _in_order((index, group.step) for group in self._groups for index in group.indices)
         return [
-            Snapshot(state.params, state.slots, self._epoch, self._step, order)
-            for state, order in zip(self.states(), self._order_states, strict=True)
+            Snapshot(state.params, state.slots, self._epoch, step, order)
+            for state, step, order in zip(self.states(), steps, self._order_states, strict=True)
         ]
 
     @property
@@ -243,35 +268,44 @@ class Trainer:
             if members:
                 group.run.keep(members)
                 group.indices = [networks.index(group.indices[i]) for i in members]
+                group.orders = group.orders[members]
         self.optimizers = [self.optimizers[network] for network in networks]
         self.learning_rates = [self.learning_rates[network] for network in networks]
         self._generators = [self._generators[network] for network in networks]
-        self._orders = self._orders[list(networks)]
+        self._rows = None if self._rows is None else [self._rows[network] for network in networks]
         self._order_states = [self._order_states[network] for network in networks]
 
-    def _factors(self) -> npt.NDArray[np.float64]:
-        """The factor of the learning rate at each step of this epoch."""
-        n_batches = -(-self.x.shape[0] // self.batch_size)
-        return self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), n_batches)
-
-    def _scalars(self, group: Group, factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _scalars(self, group: Group) -> npt.NDArray[np.float64]:
         """The scalars of each step of this epoch, for each network of a group."""
-        rule, first, sizes = group.task.rule, self._step + 1, batch_sizes(self.x.shape[0], self.batch_size)
+        rule, first, sizes = group.task.rule, group.step + 1, group.batch_sizes
+        factors = self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), len(sizes))
         return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first, sizes) for i in group.indices])
 
-    def _orders_of(self, group: Group) -> npt.NDArray[np.int64]:
-        return self._orders if len(self._groups) == 1 else self._orders[group.indices]
-
-    def _draw(self) -> npt.NDArray[np.int64]:
-        """The order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
-        n = self.x.shape[0]
+    def _draw(self) -> None:
+        """Draw the order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
         self._order_states = [generator.bit_generator.state for generator in self._generators]
-        if not self._shuffle:
-            return np.tile(np.arange(n), (len(self._generators), 1))
-        if len(self._generators) == 1:
-            return self._generators[0].permutation(n)[None]
-        with ThreadPoolExecutor(self.threads) as pool:
-            return np.stack(list(pool.map(lambda generator: generator.permutation(n), self._generators)))
+
+        n = self.x.shape[0]
+
+        def order(index: int) -> npt.NDArray[np.int64]:
+            if not self._shuffle:
+                return np.arange(n) if self._rows is None else self._rows[index]
+            return self._generators[index].permutation(n if self._rows is None else self._rows[index])
+
+        indices = range(len(self._generators))
+        if len(indices) == 1:
+            orders = [order(0)]
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                orders = list(pool.map(order, indices))
+        for group in self._groups:
+            group.orders = np.stack([orders[index] for index in group.indices])
+
+
+def _in_order(numbered: Iterable[tuple[int, T]]) -> list[T]:
+    """The values, each of which comes with the index of its network, by that index."""
+    by_index = dict(numbered)
+    return [by_index[index] for index in sorted(by_index)]
 
 
 def indices_by_value(values: Sequence[Any]) -> list[list[int]]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mlp_accel.activations import Activation
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.loop import to_backend
@@ -16,6 +19,8 @@ from mlp_accel.inputs import as_labels, is_pixels, take
 from mlp_accel.training.evaluate import mean_loss, on_device, pieces
 
 MONITORS = ("loss", "accuracy")
+
+HELD_OUT = "held_out"
 
 Pair = tuple[Any, Any]
 """Samples and their labels."""
@@ -104,6 +109,43 @@ class Validation:
     def evaluate(self, params: Sequence[tuple[Any, Any]]) -> tuple[float, float]:
         """Mean loss and accuracy of a network."""
         return mean_loss(self.backend, to_backend(self.backend, params), pieces(self.backend, self.x, self.y), self.activation)
+
+
+def validation_pairs(
+    x: Any, y: Any, validation: Pair | str | None, rows: Sequence[npt.NDArray[np.int64]] | None, count: int
+) -> tuple[Any, Any, list[Pair | None]]:
+    """The samples and labels to train on, and for each of `count` networks those to validate it on.
+
+    Parameters
+    ----------
+    validation : (x, y), "held_out" or None
+        A pair for all networks, or for each network the samples that are not among its `rows`.
+
+    Raises
+    ------
+    SettingError
+        If a network has no samples that are held out.
+    """
+    if not isinstance(validation, str):
+        if rows is not None and validation is not None and not isinstance(validation, tuple):
+            raise SettingError(f"beside rows validation is a pair of arrays or 'held_out'; got {validation!r}")
+        x, y, pair = kept_out(x, y, validation, seed=0)
+        return x, y, [pair] * count
+    check_choice("validation", validation, (HELD_OUT,))
+    if rows is None:
+        raise SettingError("validation='held_out' needs rows: the samples that are not among those of a network")
+    y, pairs = as_labels(y), dict[bytes, Pair]()
+    found: list[Pair | None] = []
+    for network, own in enumerate(rows):
+        held_out = np.ones(len(y), bool)
+        held_out[own] = False
+        if not held_out.any():
+            raise SettingError(f"no samples are held out of the training of network {network}: its rows are all of them")
+        name = held_out.tobytes()
+        if name not in pairs:
+            pairs[name] = take(x, held_out), y[held_out]
+        found.append(pairs[name])
+    return x, y, found
 
 
 def kept_out(x: Any, y: Any, validation: Pair | float | None, seed: int) -> tuple[Any, Any, Pair | None]:

@@ -97,6 +97,85 @@ def test_networks_of_different_sizes_are_refused(networks: Any) -> None:
         train_many(x, y, networks, backend="numpy")
 
 
+# Rows of one's own ------------------------------------------------------------------------------------------------------------
+
+
+FOLDS = [np.flatnonzero(np.arange(50) % 4 != fold) for fold in (0, 1, 2)]
+"""Of 37, 37 and 38 samples: of minibatches of 37 the first two networks have one in an epoch and the last has two."""
+
+
+@pytest.mark.parametrize("data", [toy, sparse_pixels])
+@pytest.mark.parametrize("path", ["auto", "loop"])
+@pytest.mark.parametrize("batch_size", [8, 37, 99])
+def test_networks_with_rows_of_their_own_are_bit_equal_to_runs_on_these_rows(
+    backend: Backend, path: str, data: Any, batch_size: int
+) -> None:
+    x, y = data()
+    options: dict[str, Any] = {"epochs": 3, "batch_size": batch_size, "backend": backend, "path": path, "schedule": "one-cycle"}
+    options |= {"optimizer": "adam"}  # which counts its steps
+    together = train_many(x, y, NETWORKS, rows=FOLDS, seeds=SEEDS, **options)
+    for history, params, rows, seed in zip(together, NETWORKS, FOLDS, SEEDS, strict=True):
+        alone = mini_batch_sgd(x[rows], y[rows], params, seed=seed, **options)
+        assert same(history, alone)
+        assert history.last is not None
+        assert alone.last is not None
+        assert history.last.steps == alone.last.steps
+
+
+def test_a_network_with_rows_of_its_own_can_be_left_out_and_the_others_go_on(backend32: Backend) -> None:
+    x, y = sparse_pixels()
+    rows, rates = [FOLDS[i] for i in (2, 0, 1, 2)], [1e30, 0.1, 1e30, 0.2]
+    networks = [init_params(TOY, seed=seed) for seed in (5, 6, 7, 8)]
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 8, "backend": backend32, "activation": "relu"}
+    together = train_many(x, y, networks, rows=rows, learning_rates=rates, **options)
+    assert [history.status for history in together] == ["diverged", "done", "diverged", "done"]
+    for i in (1, 3):
+        alone = mini_batch_sgd(x[rows[i]], y[rows[i]], networks[i], learning_rate=rates[i], seed=i, **options)
+        assert same(together[i], alone)
+
+
+def test_each_network_is_validated_on_what_is_held_out_of_its_rows(backend: Backend) -> None:
+    x, y = toy()
+    options: dict[str, Any] = {"epochs": 9, "batch_size": 8, "backend": backend, "patience": 2, "min_delta": 0.05}
+    together = train_many(x, y, NETWORKS, rows=FOLDS, seeds=SEEDS, validation="held_out", **options)
+    assert {history.status for history in together} == {"stopped"}
+    for history, params, rows, seed in zip(together, NETWORKS, FOLDS, SEEDS, strict=True):
+        others = np.setdiff1d(np.arange(50), rows)
+        alone = mini_batch_sgd(x[rows], y[rows], params, seed=seed, validation=(x[others], y[others]), **options)
+        assert same(history, alone)
+        assert (history.best_epoch, history.validation_loss) == (alone.best_epoch, alone.validation_loss)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (FOLDS[:2], SettingError, "there must be rows for each of the 3 networks; got 2"),
+        ([*FOLDS[:2], []], ValueError, "the rows of network 2 must be numbers of samples, one or more"),
+        ([*FOLDS[:2], [0.5]], ValueError, "the rows of network 2 must be numbers of samples, one or more; got float64"),
+        ([[0, 50], *FOLDS[:2]], ValueError, "the rows of network 0 go from 0 to 50; the samples are 0 to 49"),
+        ([[0, -1], *FOLDS[:2]], ValueError, "the rows of network 0 go from -1 to 0"),
+        ([[0, 3, 3], *FOLDS[:2]], ValueError, "the rows of network 0 name sample 3 more than once"),
+    ],
+)
+def test_wrong_rows_are_named(rows: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        train_many(*toy(), NETWORKS, rows=rows, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": "held_out"}, "validation='held_out' needs rows"),
+        ({"validation": "others", "rows": FOLDS}, "unknown validation 'others'"),
+        ({"validation": 0.2, "rows": FOLDS}, "beside rows validation is a pair of arrays or 'held_out'; got 0.2"),
+        ({"validation": "held_out", "rows": [*FOLDS[:2], range(50)]}, "no samples are held out of the training of network 2"),
+    ],
+)
+def test_rows_and_validation_that_do_not_fit_together_are_an_error(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        train_many(*toy(), NETWORKS, backend="numpy", **change)
+
+
 # One that diverges ------------------------------------------------------------------------------------------------------------
 
 

@@ -142,8 +142,7 @@ def test_numba_gives_the_same_bits_for_any_number_of_threads(
 @pytest.mark.parametrize("data", [toy, sparse_pixels])
 def test_the_short_last_batch_is_used(backend: Backend, data: Any) -> None:
     x, y = data(n=21)
-    trainer = Trainer(x, y, [init_params(TOY)], backend, batch_size=8, learning_rates=[0.1])
-    trainer._orders = np.arange(21)[None]
+    trainer = Trainer(x, y, [init_params(TOY)], backend, batch_size=8, learning_rates=[0.1], shuffle=False)
     epoch = trainer.epoch()
     assert np.isfinite(epoch.losses[0])
     params = to_backend(backend, init_params(TOY))

@@ -87,6 +87,18 @@ def test_each_path_trains_as_the_reference_does(cupy: FakeCupy, path: str | None
         np.testing.assert_allclose(bias, their_bias, atol=3e-6)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_networks_with_rows_of_their_own_are_bit_equal_to_runs_on_these_rows(cupy: FakeCupy, path: str) -> None:
+    x, y = data(55)
+    networks = [init_params(SIZES, seed=seed) for seed in range(3)]
+    rows = [np.flatnonzero(np.arange(55) % 3 != fold) for fold in range(3)]  # 36, 37 and 37 samples
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 12, "path": path, "optimizer": "adam"}
+    together = train_many(x, y, networks, rows=rows, backend=CupyBackend(), **options)
+    for seed, (history, params, own) in enumerate(zip(together, networks, rows, strict=True)):
+        alone = mini_batch_sgd(x[own], y[own], params, seed=seed, backend=CupyBackend(), **options)
+        assert (bits(history.params), history.loss) == (bits(alone.params), alone.loss)
+
+
 @pytest.mark.parametrize("path", ["cluster", "graph"])
 def test_floating_samples_train_as_the_reference_does(cupy: FakeCupy, path: str) -> None:
     x, y = data(55)

@@ -97,7 +97,7 @@ class FusedPath(EpochPath):
 
     @abstractmethod
     def _start(self, task: Task, states: Sequence[State], samples: DeviceSamples, n: int) -> FusedRun:
-        """A run of epochs of `n` samples."""
+        """A run of epochs of up to `n` samples."""
 
     def start(self, task: Task, states: Sequence[State], x: Array, y: Array) -> PathRun:
         check_fit(task, states, x, y)

@@ -144,7 +144,7 @@ class ClusterRun(FusedRun):
         self, gpu: Device, task: Task, states: Sequence[State], samples: DeviceSamples, shape: ClusterShape, n: int
     ) -> None:
         super().__init__(gpu, task, states, samples)
-        self.shape, self.n = shape, n
+        self.shape = shape
         self._samples = shape.layout(gpu.cp, samples.x)
         self._kernel = gpu.module(shape.source(), shape.options()).get_function("train_epoch")
         self._kernel.max_dynamic_shared_size_bytes = shape.shared_bytes
@@ -156,5 +156,5 @@ class ClusterRun(FusedRun):
     def _train(self, orders: Array, scalars: Array, losses: Array, hits: Array) -> None:
         shape = self.shape
         inputs = (self._samples, self.samples.labels, orders, scalars)
-        arguments = (*inputs, self.networks, self._sample_losses, self._sample_hits, losses, hits, np.int32(self.n))
+        arguments = (*inputs, self.networks, self._sample_losses, self._sample_hits, losses, hits, np.int32(orders.shape[1]))
         self._kernel((len(orders) * shape.cluster,), (shape.threads,), arguments, shared_mem=shape.shared_bytes)

@@ -233,12 +233,14 @@ class StepRun(FusedRun):
         self._losses, self._hits = (cp.empty(self.batches, np.float64) for _ in range(2))
 
     def _train(self, orders: Array, scalars: Array, losses: Array, hits: Array) -> None:
+        self.n, self.batches = orders.shape[1], scalars.shape[1]
+        batches = slice(self.batches)
         for network in range(len(orders)):
-            self._order[...], self._table[...] = orders[network], scalars[network]
+            self._order[: self.n], self._table[batches] = orders[network], scalars[network]
             self._network[...] = self.networks[network]
             self._train_one()
             self.networks[network] = self._network
-            losses[network], hits[network] = self._losses, self._hits
+            losses[network], hits[network] = self._losses[batches], self._hits[batches]
 
     def _train_one(self) -> None:
         for batch in range(self.batches):

@@ -92,9 +92,9 @@ class _Trainee:
     def gather(self, numbers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], order: npt.NDArray[Any]) -> None:
         """Put the numbers of the samples, and their labels, into the order of an epoch."""
         self.rooms.reverse()
-        room = self.rooms[0]
-        np.take(numbers, order, axis=0, out=room.numbers, mode="clip")
-        np.take(labels, order, out=room.labels, mode="clip")
+        self.gathered = _Room(*(array[: len(order)] for array in self.rooms[0]))
+        np.take(numbers, order, axis=0, out=self.gathered.numbers, mode="clip")
+        np.take(labels, order, out=self.gathered.labels, mode="clip")
 
 
 class CompiledRun(PathRun):
@@ -124,7 +124,7 @@ class CompiledRun(PathRun):
 
     def begin(self, orders: npt.NDArray[Any], scalars: npt.NDArray[np.float64]) -> None:
         check_orders(orders, len(self.y))
-        gathered, self._ahead = orders is self._ahead, None
+        gathered, self._ahead, self._n_batches = orders is self._ahead, None, scalars.shape[1]
         each = list(zip(self.trainees, [None] if gathered else orders, scalars.astype(self.dtype), strict=True))
         if len(each) == 1:
             self._begin(*each[0])
@@ -137,7 +137,8 @@ class CompiledRun(PathRun):
                 self._ahead = following
         finally:
             self.backend.spread(self._left)
-        losses, hits = zip(*((trainee.scratch.batch_losses, trainee.scratch.batch_hits) for trainee in self.trainees), strict=True)
+        scratches, batches = [trainee.scratch for trainee in self.trainees], slice(self._n_batches)
+        losses, hits = zip(*((scratch.batch_losses[batches], scratch.batch_hits[batches]) for scratch in scratches), strict=True)
         return np.stack(losses), np.stack(hits)
 
     def _train(self, trainee: _Trainee, order: npt.NDArray[Any], scalars: npt.NDArray[Any]) -> None:
@@ -148,7 +149,7 @@ class CompiledRun(PathRun):
         """Begin an epoch of a network; without an order the samples have been gathered already."""
         if order is not None:
             trainee.gather(self.samples.numbers, self.y, order)
-        numbers, labels = trainee.rooms[0]
+        numbers, labels = trainee.gathered
         samples = self.samples.in_order(numbers, trainee.memory)
         table = table_of(samples)
         inputs = EpochInput(table.ctypes.data, labels, self.samples.segments, np.ascontiguousarray(scalars).reshape(-1))
