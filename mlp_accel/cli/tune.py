@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mlp_accel.tune.executors import Workers
     from mlp_accel.tune.ranking import Tuning
     from mlp_accel.tune.space import Settings
+    from mlp_accel.tune.study import Ranges
     from mlp_accel.tune.tuner import Progress
 
 BEST = 10
@@ -78,6 +79,19 @@ class TuneOptions:
         ),
     ] = None
     sample_seed: Annotated[int, typer.Option(help="Of the draw")] = 0
+    optuna: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Ask an Optuna study what to try, until it has --sample N trials: sqlite:///FILE or a file for its journal, "
+            "#NAME behind it where there are several",
+            show_default=False,
+        ),
+    ] = None
+    at_once: Annotated[
+        int | None,
+        typer.Option(help="How many settings the study is asked for at a time  [default: 10]", show_default=False),
+    ] = None
     seeds: Annotated[int, typer.Option(help="Networks with each of the settings, with the seeds 0, 1, ...")] = 1
     validation: Annotated[
         float | None,
@@ -87,6 +101,19 @@ class TuneOptions:
     ] = None
     folds: Annotated[
         int | None, typer.Option(help="Cross-validation: so many parts judge in turn, in place of --validation", show_default=False)
+    ] = None
+    monitor: Annotated[
+        str | None, typer.Option(help="Which tells the best epoch: loss or accuracy  [default: loss]", show_default=False)
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="End a training after so many epochs without progress on the samples that judge it; its best epoch counts",
+            show_default=False,
+        ),
+    ] = None
+    min_delta: Annotated[
+        float | None, typer.Option(help="By how much an epoch must be better to be progress  [default: 0]", show_default=False)
     ] = None
     results: Annotated[
         Path | None,
@@ -127,7 +154,11 @@ def tune(options: TuneOptions) -> None:
     from mlp_accel.tune.tuner import tune as search
 
     base = read_settings(RECIPES["default"], options)
-    space = _space(options)
+    space, study = _space(options), None
+    if options.optuna is not None:
+        from mlp_accel.tune.study import open_study
+
+        study = open_study(options.optuna, options.sample_seed)
     if options.validation is not None and options.folds is not None:
         raise SettingError("--validation and --folds exclude each other: give one of them")
     if options.workers is not None and options.workers < 1:
@@ -147,7 +178,13 @@ def tune(options: TuneOptions) -> None:
             seeds=options.seeds,
             validation=None if options.folds else options.validation or 0.1,
             folds=options.folds,
+            monitor=options.monitor or "loss",
+            patience=options.patience,
+            min_delta=options.min_delta or 0.0,
             base=base,
+            sampler=study,
+            trials=options.sample or 0,
+            at_once=10 if options.at_once is None else options.at_once,
             backend=options.backend,
             path=options.path,
             executor=executor,
@@ -161,14 +198,20 @@ def tune(options: TuneOptions) -> None:
     raise typer.Exit(_exit_code(found))
 
 
-def _space(options: TuneOptions) -> list[Settings]:
-    """The settings to try: all of the grid, or some that are drawn."""
+def _space(options: TuneOptions) -> list[Settings] | Ranges:
+    """The settings to try: all of the grid, or some that are drawn; for a study what it chooses from."""
     from mlp_accel.tune.space import grid, parse_grid, parse_range, sample
 
     lists = dict(_once([parse_grid(text) for text in options.grid or ()], "--grid"))
     ranges = dict(_once([parse_range(text) for text in options.ranges or ()], "--range"))
     if both := lists.keys() & ranges.keys():
         raise SettingError(f"{', '.join(both)} is given by --grid and by --range: give one of them")
+    if options.optuna is not None:
+        if options.sample is None:
+            raise SettingError("--optuna needs --sample N: so many trials the study shall have")
+        return {**lists, **ranges}
+    if options.at_once is not None:
+        raise SettingError("--at-once needs --optuna: it is how many settings a study is asked for at a time")
     if options.sample is None:
         if ranges:
             raise SettingError("--range needs --sample N: so many settings are drawn from it")

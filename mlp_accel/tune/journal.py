@@ -13,7 +13,7 @@ from mlp_accel.errors import MlpAccelError, OutputError
 
 Row = Mapping[str, Any]
 
-IDENTITY = ("settings", "seed", "fold", "validation", "folds", "split_seed", "data")
+IDENTITY = ("settings", "seed", "fold", "validation", "folds", "split_seed", "data", "early_stopping")
 """The fields that tell a result from all others."""
 
 STATUSES = ("done", "stopped", "diverged")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mlp_accel.training.recipes import Recipe
@@ -34,10 +35,13 @@ class Network(NamedTuple):
 OWN = frozenset({"learning_rate", "momentum", "weight_decay", "seed", "weight_scale", "random_bias"})
 """The settings that each network of a launch has for itself."""
 
+IN_COMMON = attrgetter(*(field.name for field in fields(Recipe) if field.name not in OWN))
+
 
 def launch_of(network: Network) -> tuple[Any, ...]:
-    """What networks must have in common to be trained in one launch: all but their seeds, rates and initial weights."""
-    return network.part, *(value for name, value in vars(network.recipe).items() if name not in OWN)
+    """What networks must have in common to be trained in one launch: all but their seeds, rates, initial weights and folds."""
+    common: tuple[Any, ...] = IN_COMMON(network.recipe)
+    return common
 
 
 def cost(recipe: Recipe, n_samples: int, n_in: int, n_classes: int) -> float:
@@ -66,14 +70,13 @@ class Plan:
     """
 
     def __init__(self, networks: Iterable[Network], n_samples: int, n_in: int, n_classes: int) -> None:
-        launches: dict[tuple[Any, ...], int] = {}
-        numbered = []
+        launches: dict[tuple[Any, ...], list[Network]] = {}
         for network in networks:
-            launch = launches.setdefault(launch_of(network), len(launches))
-            numbered.append((cost(network.recipe, n_samples, n_in, n_classes), launch, network))
-        numbered.sort(key=lambda entry: (-entry[0], entry[1]))  # those of one launch stay neighbours
-        self._networks = [network for _, _, network in numbered]
-        self._costs = [cost for cost, _, _ in numbered]
+            launches.setdefault(launch_of(network), []).append(network)
+        costs = [(cost(launch[0].recipe, n_samples, n_in, n_classes), launch) for launch in launches.values()]
+        costs.sort(key=lambda entry: -entry[0])  # all networks of a launch cost the same, and stay neighbours
+        self._networks = [network for _, launch in costs for network in launch]
+        self._costs = [cost for cost, launch in costs for _ in launch]
         self._next = 0
         self._again: deque[Task] = deque()
         self._size = (n_samples, n_in, n_classes)

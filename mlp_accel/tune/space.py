@@ -66,7 +66,10 @@ class Range:
         """A number of the range."""
         half = 0.5 if self.whole else 0.0  # so that the ends are as likely as the others
         low, high = self.low - half, self.high + half
-        value = math.exp(random_state.uniform(math.log(low), math.log(high))) if self.log else random_state.uniform(low, high)
+        if self.log:
+            low, high = math.log(low), math.log(high)
+        value = low + (high - low) * random_state.random()
+        value = math.exp(value) if self.log else value
         return min(max(round(value), int(self.low)), int(self.high)) if self.whole else min(max(value, self.low), self.high)
 
 
@@ -104,7 +107,7 @@ def _draw(values: Distribution | Sequence[Any], generator: np.random.Generator) 
     if isinstance(values, Sequence):
         return values[int(generator.integers(len(values)))]
     value = values.rvs(random_state=generator)
-    value = value.item() if isinstance(value, np.generic | np.ndarray) else value
+    value = value if isinstance(value, (int, float)) else value.item()  # of scipy.stats
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
@@ -117,25 +120,26 @@ def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
         For a setting that there is not, or a value that it cannot have; names both.
     """
     found: dict[Recipe, None] = {}
-    defaults: dict[Any, Settings] = {}
+    checked: dict[Any, Settings] = {}
     for settings in space:
-        check_names(settings)
-        values = {**vars(base), **{name: _plain(name, value) for name, value in settings.items()}, "seed": 0}
-        kind = tuple(value is not None if name in RATES else value for name, value in values.items())
-        if kind not in defaults or not _plainly_right(values):  # there may be many, so each kind is checked once
-            defaults[kind] = check_recipe(Recipe(**values))
-        missing = {name: defaults[kind][name] for name in RATES if values[name] is None}
-        found[Recipe(**{**values, **missing})] = None
+        values = {name: _plain(name, value) for name, value in settings.items()}
+        rates = {name: values.pop(name) for name in RATES if values.get(name) is not None}
+        kind = *values.items(), *rates
+        if kind not in checked or not _plainly_right(rates):  # there may be many, so each kind is checked once
+            check_names(settings)
+            complete = {**vars(base), **values, **rates, "seed": 0}
+            defaults = check_recipe(Recipe(**complete))
+            checked[kind] = {**complete, **{name: defaults[name] for name in RATES if complete[name] is None}}
+        found[Recipe(**{**checked[kind], **rates})] = None
     if not found:
         raise SettingError("there are no settings to try: the space is empty")
     return list(found)
 
 
-def _plainly_right(values: Settings) -> bool:
-    """Whether the numbers that differ from recipe to recipe are such that no rule refuses them."""
-    given = [values[name] for name in RATES if values[name] is not None]
-    in_range = all(isinstance(value, int | float) and 0 <= value < math.inf for value in given)
-    return in_range and values["learning_rate"] != 0 and (values["momentum"] is None or values["momentum"] < 1)
+def _plainly_right(rates: Settings) -> bool:
+    """Whether these numbers are such that no rule refuses them."""
+    in_range = all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in rates.values())
+    return in_range and rates.get("learning_rate", 1) != 0 and rates.get("momentum", 0) < 1
 
 
 def check_names(settings: Iterable[str]) -> None:

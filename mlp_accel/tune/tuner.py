@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlp_accel import datasets
 from mlp_accel.backends import get_backend
 from mlp_accel.backends.threads import thread_count
 from mlp_accel.environment import gpus
 from mlp_accel.errors import SettingError
+from mlp_accel.training.history import INTERRUPTED
 from mlp_accel.training.recipes import Recipe
+from mlp_accel.training.validation import EarlyStopping
 from mlp_accel.tune.data import Arrays, Split, UnfitWorkerError, shared
 from mlp_accel.tune.executors import ClusterLostError, Pending, Pool, WorkerLostError, Workers
 from mlp_accel.tune.journal import Journal, Row, key
 from mlp_accel.tune.plan import Network, Plan, Task
 from mlp_accel.tune.ranking import Tuning
 from mlp_accel.tune.space import Settings, recipes_of
+from mlp_accel.tune.study import Asked, Ranges
 from mlp_accel.tune.worker import FAILED, Answer, Job, failed, identity, train, versions
 
 MAX_LOSSES = 3
@@ -65,14 +69,20 @@ Listener = Callable[[Progress], object]
 
 
 def tune(
-    space: Iterable[Settings],
+    space: Iterable[Settings] | Ranges,
     data: datasets.Dataset | Arrays | str | Path | None = None,
     *,
     seeds: int | Iterable[int] = 1,
     validation: float | None = 0.1,
     folds: int | None = None,
     split_seed: int = 0,
+    monitor: str = "loss",
+    patience: int | None = None,
+    min_delta: float = 0.0,
     base: Recipe | None = None,
+    sampler: Any = None,
+    trials: int = 100,
+    at_once: int = 10,
     backend: str | None = None,
     path: str | None = None,
     executor: Executor | Workers | None = None,
@@ -87,7 +97,8 @@ def tune(
     Parameters
     ----------
     space : iterable of mapping
-        Settings by name, as from `grid` and `sample`.
+        Settings by name, as from `grid` and `sample`. With a `sampler` a mapping: for each setting a `Range`, or a sequence of
+        values.
     data : Dataset, (x, y), str or path, optional
         Samples and labels to train on, or what `load` takes. Of a data set the test set is not touched.
     seeds : int or iterable of int
@@ -98,8 +109,21 @@ def tune(
         In place of that: each network is trained so many times, each time judged by another part of the samples.
     split_seed : int
         Seed of that choice.
+    patience : int, optional
+        End the training of a network after so many epochs in a row without progress on the samples that judge it. What is recorded
+        is then how good it was after its best epoch; without it, after its last one.
+    monitor, min_delta : str, float
+        What progress is: see `mini_batch_sgd`.
     base : Recipe, optional
         The settings that the space does not say.
+    sampler : optuna.Study, optional
+        Who says which settings are tried: a study that maximises, and is told the mean accuracy of each. Settings of which a
+        network diverged are a pruned trial of it. Trials that were ended early go on if Optuna keeps the study and `results` is
+        the same; a study in memory asks for the same settings again if its sampler has a seed, and is told what `results` has.
+    trials : int
+        How many trials the study shall have in the end.
+    at_once : int
+        How many settings the study is asked for at a time, so that their networks can share launches.
     backend, path : str, optional
         As for `mini_batch_sgd`.
     executor : Executor, optional
@@ -125,6 +149,8 @@ def tune(
     ------
     SettingError
         If a setting is unknown or out of range.
+    StudyError
+        If the study minimises, or has several objectives.
     UnfitWorkerError
         If a worker has other versions or other data.
     JournalError, OutputError
@@ -135,20 +161,52 @@ def tune(
         raise SettingError(f"seeds must be one or more, and none negative; got {seeds}")
     if not timeout > 0:
         raise SettingError(f"the timeout must be a positive number of seconds; got {timeout:g}")
-    recipes = recipes_of(space, base or Recipe())
-    split = Split(validation, folds, split_seed)
+    split, file = Split(validation, folds, split_seed), None if results is None else Path(results)
+    stopping = EarlyStopping(monitor, patience, min_delta)
+    if patience is None and stopping != EarlyStopping():
+        raise SettingError("monitor and min_delta are those of early stopping: give patience, such as patience=3")
+
+    def networks_of(space: Iterable[Settings]) -> list[Network]:
+        recipes = recipes_of(space, base or Recipe())
+        return [Network(replace(recipe, seed=seed), part) for recipe in recipes for part in split.parts for seed in all_seeds]
+
+    if isinstance(space, Mapping) != (sampler is not None):
+        raise SettingError(
+            "the space must be settings, one after another, as grid() and sample() make them; for a sampler, a mapping of ranges"
+        )
+    asked = Asked(sampler, space, trials, at_once, file) if isinstance(space, Mapping) else None
+    networks = [] if isinstance(space, Mapping) else networks_of(space)
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(None if results is None else Path(results)))
+        journal = stack.enter_context(Journal(file))
         source = stack.enter_context(shared(data))
-        job = Job(source, split, backend, path, versions(), threads)
-        networks = [Network(replace(recipe, seed=seed), part) for recipe in recipes for part in split.parts for seed in all_seeds]
+        job = Job(source, split, backend, path, versions(), threads, None if patience is None else stopping)
         search = Search(job, networks, journal, listen, timeout)
-        if not search.missing:
+        if asked is None and not search.missing:
             return search.outcome()
         used = stack.enter_context(_workers(executor, workers, backend))
         if threads is None and isinstance(used, Pool):
             search.job = replace(job, threads=max(1, thread_count() // used.slots))
-        return search.run(used)
+        return search.run(used) if asked is None else _ask(asked, search, used, networks_of, len(all_seeds) * len(split.parts))
+
+
+def _ask(
+    asked: Asked, search: Search, workers: Workers, networks_of: Callable[[Iterable[Settings]], list[Network]], per_trial: int
+) -> Tuning:
+    """Train what a study asks for, some trials at a time, and tell it how good they were."""
+    for settings in asked.finished():
+        search.add(networks_of([settings]), known=True)
+    search.expected = asked.trials * per_trial
+    for trials in asked.rounds():
+        networks = {number: networks_of([settings]) for number, settings in trials}
+        for of_trial in networks.values():
+            search.add(of_trial)
+        found = search.run(workers)
+        if found.interrupted:
+            return found
+        for number, of_trial in networks.items():
+            asked.tell(number, search.rows_of(of_trial), len(of_trial))
+    search.expected = 0
+    return search.outcome()
 
 
 def _workers(executor: Executor | Workers | None, count: int | None, backend: str | None) -> Workers:
@@ -179,6 +237,11 @@ class Search:
         Called with a `Progress` whenever there is one.
     timeout : float
         Seconds after which a task counts as hung.
+
+    Attributes
+    ----------
+    expected : int
+        How many networks it will have in the end, if more than now: others are added later.
     """
 
     def __init__(
@@ -189,28 +252,43 @@ class Search:
         listen: Listener = lambda _: None,
         timeout: float = TASK_TIMEOUT,
     ) -> None:
-        self.job, self.journal, self.listen, self.timeout = job, journal, listen, timeout
-        self.wanted = {key(identity(job, network)): network for network in networks}
+        self.job, self.journal, self.listen, self.timeout, self.expected = job, journal, listen, timeout, 0
+        self.wanted: dict[str, Network] = {}
         self._running: dict[Pending, tuple[Task, float]] = {}
-        self._failed: list[Row] = []
-        self._lost, self._at_once = 0, 1
+        self._failed: dict[str, Row] = {}
+        self._lost, self._at_once, self._seconds = 0, 1, 0.0
+        self.add(networks)
+
+    def add(self, networks: Iterable[Network], known: bool = False) -> None:
+        """More networks to train; with `known` only if there are results of all of them."""
+        new = dict(zip(self._names(networks := list(networks)), networks, strict=True))
+        if not known or new.keys() <= self.journal.rows.keys():
+            self.wanted |= new
+
+    def _names(self, networks: Iterable[Network]) -> list[str]:
+        return [key(identity(self.job, network)) for network in networks]
+
+    def rows_of(self, networks: Iterable[Network]) -> list[Row]:
+        """The results that there are of these networks."""
+        return [self.journal.rows[name] for name in self._names(networks) if name in self.journal.rows]
 
     @property
     def missing(self) -> list[Network]:
-        """The networks without a result."""
-        return [network for name, network in self.wanted.items() if name not in self.journal.rows]
+        """The networks that are still to be trained."""
+        ended = self.journal.rows.keys() | self._failed.keys()
+        return [network for name, network in self.wanted.items() if name not in ended]
 
-    def outcome(self, interrupted: str | None = None, seconds: float = 0.0) -> Tuning:
+    def outcome(self, interrupted: str | None = None) -> Tuning:
         """What there is now."""
         rows = [self.journal.rows[name] for name in self.wanted if name in self.journal.rows]
-        return Tuning(rows, len(self.wanted), self._failed, interrupted, seconds)
+        return Tuning(rows, max(self.expected, len(self.wanted)), list(self._failed.values()), interrupted, self._seconds)
 
     def run(self, workers: Workers) -> Tuning:
         """Train what is missing; ends early by Ctrl-C, or if there is nobody left who could."""
         self.workers = workers
         plan = Plan(self.missing, *self.job.source.shape, self.job.source.n_classes)
-        start, wanted, interrupted = workers.now(), len(self.wanted), None
-        begun = done = wanted - len(plan)
+        start, wanted, interrupted = workers.now(), max(self.expected, len(self.wanted)), None
+        begun = done = len(self.wanted) - len(plan)
         self.listen(Progress(done, wanted, workers=workers.slots))
         try:
             while plan or self._running:
@@ -223,7 +301,8 @@ class Search:
             interrupted = "Ctrl-C"
         except ClusterLostError as error:
             interrupted = str(error)
-        return self.outcome(interrupted, workers.now() - start)
+        self._seconds += workers.now() - start
+        return self.outcome(interrupted)
 
     def _step(self, plan: Plan) -> list[Row]:
         """Give every free worker a task, wait for some that end, and keep what they have found."""
@@ -233,10 +312,10 @@ class Search:
             self._running[pending] = task, self.workers.now() + self.timeout
         found = [row for pending in self.workers.wait(LOOK) for row in self._take(pending, plan)]
         self._end_hung(plan)
-        return found
+        return self.journal.append(found)
 
     def _take(self, pending: Pending, plan: Plan) -> list[Row]:
-        """What has come of a task."""
+        """The results of a task that has ended."""
         task, _ = self._running.pop(pending, (None, 0.0))
         if task is None:  # it was given up before it came back after all
             return []
@@ -248,19 +327,22 @@ class Search:
         except (UnfitWorkerError, ClusterLostError):
             raise
         except Exception as error:  # of a worker: no more than what it was asked to do is lost
-            self._failed += [failed(self.job, network, f"{type(error).__name__}: {error}") for network in task.networks]
+            self._fail(failed(self.job, network, f"{type(error).__name__}: {error}") for network in task.networks)
             return []
         plan.took(task, answer.seconds)
         self._at_once = answer.at_once
-        self._failed += [row for row in answer.rows if row["status"] == FAILED]
-        return self.journal.append(row for row in answer.rows if row["status"] not in (FAILED, "interrupted"))
+        self._fail(row for row in answer.rows if row["status"] == FAILED)
+        return [row for row in answer.rows if row["status"] not in (FAILED, INTERRUPTED)]
+
+    def _fail(self, rows: Iterable[Row]) -> None:
+        self._failed |= {key(row): row for row in rows}
 
     def _lose(self, task: Task, plan: Plan, reason: str, final: bool = False) -> None:
         """A task whose worker is lost runs again, unless it was lost too often."""
         self._lost += 1
         if final or task.losses == MAX_LOSSES:
             text = f"{reason}, after it was tried {task.losses + 1} times" if task.losses else reason
-            self._failed += [failed(self.job, network, text) for network in task.networks]
+            self._fail(failed(self.job, network, text) for network in task.networks)
         else:
             plan.again(replace(task, losses=task.losses + 1))
 

@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import mlp_accel
 from mlp_accel import get_backend
@@ -29,7 +30,9 @@ from mlp_accel.network import layer_outputs
 from mlp_accel.training.history import DIVERGED, DONE, History
 from mlp_accel.training.recipes import Recipe
 from mlp_accel.training.train import train_many
-from mlp_accel.tune.data import Arrays, Source, Split, UnfitWorkerError, find
+from mlp_accel.training.trainer import indices_by_value
+from mlp_accel.training.validation import HELD_OUT, EarlyStopping
+from mlp_accel.tune.data import Source, Split, UnfitWorkerError, find
 from mlp_accel.tune.plan import Network, launch_of
 
 FAILED = "failed"
@@ -57,6 +60,8 @@ class Job:
         That of every package that must be the same everywhere.
     threads : int or None
         CPU threads of a worker; None for what was granted to it.
+    stopping : EarlyStopping or None
+        When a training ends early, by the samples that judge it, and which epoch then counts; None: all end with their last one.
     """
 
     source: Source
@@ -65,6 +70,7 @@ class Job:
     path: str | None
     versions: Mapping[str, str]
     threads: int | None = None
+    stopping: EarlyStopping | None = None
 
 
 @dataclass(frozen=True)
@@ -165,10 +171,10 @@ def _train_launch(job: Job, networks: list[Network], threads: int) -> list[dict[
 
 def _trained(job: Job, networks: Sequence[Network], threads: int) -> list[dict[str, Any]]:
     """Train networks in one launch, and judge each."""
-    recipe, part = networks[0]
-    x, y, x_judge, y_judge = _part(job.source, job.split, part)
+    recipe, recipes = networks[0].recipe, [network.recipe for network in networks]
+    x, y = find(job.source)
+    rows = [_rows(job.source, job.split, network.part) for network in networks]
     backend = get_backend(job.backend, recipe.dtype)
-    recipes = [network.recipe for network in networks]
     start = time.perf_counter()
     histories = train_many(
         *(x, y, [own.initial_params(job.source.shape[1], job.source.n_classes) for own in recipes]),
@@ -189,27 +195,48 @@ def _trained(job: Job, networks: Sequence[Network], threads: int) -> list[dict[s
         threads=threads,
         path=job.path,
         loss_average=recipe.loss_average,
+        rows=[train_rows for train_rows, _ in rows],
+        **({"validation": HELD_OUT, **vars(job.stopping)} if job.stopping else {}),
     )
-    with backend.limit_threads(threads), np.errstate(all="ignore"):
-        judged = judge(backend, histories, x_judge, y_judge, recipe)
+    if job.stopping:
+        judged = [_at_best_epoch(history) for history in histories]
+    else:
+        with backend.limit_threads(threads), np.errstate(all="ignore"):
+            judged = judge(backend, histories, x, y, [judge_rows for _, judge_rows in rows], recipe)
     seconds = (time.perf_counter() - start) / len(networks)
     each = zip(networks, histories, judged, strict=True)
     return [_row(job, network, history, found, seconds) for network, history, found in each]
 
 
-def judge(backend: Backend, histories: Sequence[History], x: Any, y: Any, recipe: Recipe) -> list[tuple[float, float]]:
-    """Mean loss and accuracy of each network on samples that it was not trained on. Every piece is put on the device once."""
+def judge(
+    backend: Backend, histories: Sequence[History], x: Any, y: Any, rows: Sequence[npt.NDArray[np.int64]], recipe: Recipe
+) -> list[tuple[float, float]]:
+    """Mean loss and accuracy of each network on the rows that judge it.
+
+    Networks with the same array of rows are judged together, and each piece of them is put on the device once.
+    """
     activation = find_activation(recipe.activation)
     params = [to_backend(backend, history.params) for history in histories]
-    sums = np.zeros((len(params), 2))
-    for start in range(0, len(x), PIECE):
-        piece = backend.scale_pixels(backend.asarray(x[start : start + PIECE]))
-        labels = backend.asarray(np.array(y[start : start + PIECE], np.int64))
-        for index, of_network in enumerate(params):
-            outputs, _ = layer_outputs(backend, of_network, piece, activation)
-            _, loss, hits = backend.classify(outputs[-1], labels, "exact")
-            sums[index] += float(loss), float(hits)
-    return [(loss, hits) for loss, hits in (sums / len(x)).tolist()]
+    means = np.zeros((len(params), 2))
+    for indices in indices_by_value([id(own) for own in rows]):
+        own = rows[indices[0]]
+        for start in range(0, len(own), PIECE):
+            numbers = own[start : start + PIECE]
+            piece = backend.scale_pixels(backend.asarray(np.ascontiguousarray(x[numbers])))
+            labels = backend.asarray(np.array(y[numbers], np.int64))
+            for index in indices:
+                outputs, _ = layer_outputs(backend, params[index], piece, activation)
+                _, loss, hits = backend.classify(outputs[-1], labels, "exact")
+                means[index] += float(loss), float(hits)
+        means[indices] /= len(own)
+    return [(loss, accuracy) for loss, accuracy in means.tolist()]
+
+
+def _at_best_epoch(history: History) -> tuple[float, float]:
+    """Loss and accuracy on the samples that judge a network, after the epoch whose parameters it has; NaN if it has none."""
+    if history.best_epoch is None:
+        return math.nan, math.nan
+    return history.validation_loss[history.best_epoch - 1], history.validation_accuracy[history.best_epoch - 1]
 
 
 def identity(job: Job, network: Network) -> dict[str, Any]:
@@ -218,7 +245,9 @@ def identity(job: Job, network: Network) -> dict[str, Any]:
     seed = settings.pop("seed")
     judged_by = {"folds": job.split.folds} if job.split.folds else {"validation": job.split.validation}
     fold = {"fold": network.part} if job.split.folds else {}
-    return {"settings": settings, "seed": seed, **fold, **judged_by, "split_seed": job.split.seed, "data": job.source.fingerprint}
+    by = {"split_seed": job.split.seed, "data": job.source.fingerprint}
+    stopping = {"early_stopping": vars(job.stopping)} if job.stopping else {}
+    return {"settings": settings, "seed": seed, **fold, **judged_by, **by, **stopping}
 
 
 def failed(job: Job, network: Network, reason: str) -> dict[str, Any]:
@@ -241,6 +270,7 @@ def _row(job: Job, network: Network, history: History, judged: tuple[float, floa
         "train_accuracy": history.accuracy[-1] if history.accuracy else None,
         "train_loss": history.loss[-1] if history.loss else None,
         "epochs": len(history),
+        **({"best_epoch": history.best_epoch} if job.stopping else {}),
         "seconds": round(seconds, 6),
         "backend": history.backend,
         "path": history.path,
@@ -248,16 +278,10 @@ def _row(job: Job, network: Network, history: History, judged: tuple[float, floa
     }
 
 
-@functools.lru_cache(maxsize=2)
-def _part(source: Source, split: Split, part: int | None) -> tuple[Any, Any, Any, Any]:
-    """Samples and labels to train on, and to judge by; of the last two folds they stay in memory."""
-    x, y = find(source)
-    train_rows, judge_rows = split.rows(y, part)
-    return _taken((x, y), train_rows) + _taken((x, y), judge_rows)
-
-
-def _taken(arrays: Arrays, rows: Any) -> Arrays:
-    return np.ascontiguousarray(arrays[0][rows]), np.ascontiguousarray(arrays[1][rows])
+@functools.lru_cache(maxsize=32)
+def _rows(source: Source, split: Split, part: int | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The numbers of the samples to train on, and of those to judge by; of some folds they stay in memory."""
+    return split.rows(find(source)[1], part)
 
 
 def _one_for_each(values: list[float | None]) -> list[float] | None:

@@ -94,6 +94,54 @@ def test_each_fold_judges_once(clouds: Path, here: ThreadPoolExecutor) -> None:
     assert (row["loss"], row["accuracy"]) == pytest.approx(judged)
 
 
+def test_the_folds_share_a_launch_and_have_the_bits_of_each_network_alone(clouds: Path, backend_name: str) -> None:
+    with shared(str(clouds)) as source:
+        job = Job(source, Split(None, 7), backend_name, None, versions(), 1)  # folds of 85 and 86 of 600 samples
+        given = [Network(recipe.recipe, part) for recipe in networks(2) for part in range(7)]
+        together = train(job, given).rows
+        alone = [row for network in given for row in train(job, [network]).rows]
+    assert numbers(together) == numbers(alone)
+    assert [row["fold"] for row in together] == [*range(7)] * 2
+
+
+def test_patience_ends_a_training_and_the_best_epoch_is_what_counts(
+    clouds: Path, here: ThreadPoolExecutor, tmp_path: Path, backend_name: str
+) -> None:
+    options: dict[str, Any] = {
+        "folds": 2,
+        "seeds": 2,
+        "backend": backend_name,
+        "executor": here,
+        "results": tmp_path / "tune.jsonl",
+    }
+    space = grid(learning_rate=[0.5], hidden=[8], epochs=[40], batch_size=[16])
+    found = tune(space, str(clouds), patience=2, min_delta=0.001, **options)
+    assert {row["status"] for row in found.rows} == {"stopped"}
+    data = load(clouds)
+    for row in found.rows:
+        train_rows, judge_rows = Split(None, 2).rows(data.y_train, row["fold"])
+        recipe = Recipe(hidden=(8,), seed=row["seed"])
+        history = mini_batch_sgd(
+            *(data.x_train[train_rows], data.y_train[train_rows], recipe.initial_params(8, 3)),
+            epochs=40,
+            batch_size=16,
+            learning_rate=0.5,
+            seed=row["seed"],
+            backend=backend_name,
+            validation=(data.x_train[judge_rows], data.y_train[judge_rows]),
+            patience=2,
+            min_delta=0.001,
+        )
+        assert history.best_epoch is not None
+        assert (row["epochs"], row["best_epoch"]) == (len(history), history.best_epoch)
+        assert row["loss"] == history.validation_loss[history.best_epoch - 1] == min(history.validation_loss)
+        assert row["accuracy"] == history.validation_accuracy[history.best_epoch - 1]
+    assert tune(space, str(clouds), patience=2, min_delta=0.001, **options).rows == found.rows
+    more = tune(space, str(clouds), patience=3, min_delta=0.001, **options)  # another search, in the same file
+    assert len((tmp_path / "tune.jsonl").read_text().splitlines()) == 8
+    assert {row["early_stopping"]["patience"] for row in more.rows} == {3}
+
+
 def test_arrays_can_be_given_and_the_test_set_is_not_touched(clouds: Path, here: ThreadPoolExecutor) -> None:
     data = load(clouds)
     by_name = tune(SPACE, str(clouds), backend="numpy", executor=here)
@@ -130,6 +178,9 @@ def test_a_search_that_is_done_needs_no_workers(clouds: Path, here: ThreadPoolEx
         ({"seeds": [-1]}, "none negative"),
         ({"timeout": 0.0}, "the timeout must be a positive number"),
         ({"folds": 1}, "the number of folds must be at least 2"),
+        ({"patience": 0}, "patience must be at least 1 epoch; got 0"),
+        ({"min_delta": 0.1}, "monitor and min_delta are those of early stopping: give patience"),
+        ({"sampler": object()}, "for a sampler, a mapping of ranges"),
         ({"validation": 1.5}, "between 0 and 1"),
     ],
 )
