@@ -51,6 +51,18 @@ def test_a_search_shows_the_best_and_keeps_everything_and_goes_on_where_it_was(c
     assert len(file.read_text().splitlines()) == 8
 
 
+def test_a_study_is_asked_until_it_has_so_many_trials(clouds: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs the extra optuna")
+    study, file = tmp_path / "study.log", tmp_path / "tune.jsonl"
+    space = ("--range", "learning_rate=log:0.01:1", "--grid", "hidden=4,6-5", "--epochs", "9", "--patience", "2")
+    for trials in (3, 5):
+        options = ("--optuna", study, "--sample", trials, "--at-once", 2, "--results", file)
+        done = run("tune", "--backend", "numpy", "--data", clouds, *space, *options)
+        assert done.returncode == 0, done.stderr
+        assert f"{trials} of {trials} networks" in done.stdout
+        assert len(file.read_text().splitlines()) == trials
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -60,6 +72,10 @@ def test_a_search_shows_the_best_and_keeps_everything_and_goes_on_where_it_was(c
         (("--sample", "3", "--grid", "epochs=1", "--range", "epochs=int:1:2"), ("by --grid and by --range",)),
         (("--validation", "0.1", "--folds", "3"), ("--validation and --folds exclude each other",)),
         (("--workers", "0"), ("--workers must be at least 1",)),
+        (("--patience", "0"), ("patience must be at least 1 epoch; got 0",)),
+        (("--min-delta", "0.1"), ("monitor and min_delta are those of early stopping: give patience",)),
+        (("--at-once", "3"), ("--at-once needs --optuna",)),
+        (("--optuna", "study.log"), ("--optuna needs --sample N",)),
         (("--data", "/nowhere"), ("/nowhere", "no such file")),
     ],
 )
