@@ -46,7 +46,7 @@ ENDING_SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name
 
 for command in (train, predict, export, tune, bench, compare, report, ab, trend, bisect, doctor):
     app.command(cls=SidesCommand if command is compare else None)(configurable(command))
-app.command(context_settings=PASSED_ON)(fleet)
+app.command(context_settings=PASSED_ON)(configurable(fleet, passes_on_to="bench"))
 
 
 @app.callback(invoke_without_command=True)

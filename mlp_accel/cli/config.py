@@ -17,25 +17,37 @@ from mlp_accel.files import flush_output
 
 OWN = ("config", "print_config", "help")
 
+PASSED_ON = "passed_on"
+
 CONFIG_HELP = "Take options from a TOML file: those at its top, and those in the command's table; the command line goes before them"
 
 
-def configurable(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes its options from a file as well: what is on the command line goes before what is in the file."""
+def configurable(function: Callable[..., None], passes_on_to: str | None = None) -> Callable[..., None]:
+    """A command that takes its options from a file as well: what is on the command line goes before what is in the file.
+
+    A command that passes what it does not know on to another one has a parameter `passed_on`: the options for that one, those from
+    its table of the file first.
+    """
     signature = inspect.signature(function, eval_str=True)
-    kinds = {name: _kind(parameter.annotation) for name, parameter in signature.parameters.items()}
+    parameters_of_function = {name: parameter for name, parameter in signature.parameters.items() if name != PASSED_ON}
+    kinds = {name: _kind(parameter.annotation) for name, parameter in parameters_of_function.items()}
 
     @wraps(function)
     def with_config(context: typer.Context, config: Path | None, print_config: bool, **given: Any) -> None:
         if print_config:
             typer.echo("\n".join(config_lines(context, given)))
             flush_output()
-        else:
+        elif passes_on_to is None:
             function(**given)
+        else:
+            function(**given, **{PASSED_ON: [*context.meta.get(PASSED_ON, []), *context.args]})
 
     def read(context: typer.Context, path: Path | None) -> Path | None:
         if path is not None:
-            context.default_map = read_config(path, context, kinds)
+            content = _read_toml(path)
+            if passes_on_to is not None:
+                context.meta[PASSED_ON] = _as_arguments(path, content.get(passes_on_to, {}))
+            context.default_map = options_of(path, content, context, kinds)
         return path
 
     config = typer.Option("--config", metavar="FILE", help=CONFIG_HELP, callback=read, is_eager=True)
@@ -43,7 +55,7 @@ def configurable(function: Callable[..., None]) -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("context", keyword, annotation=typer.Context),
-        *(parameter.replace(kind=keyword) for parameter in signature.parameters.values()),
+        *(parameter.replace(kind=keyword) for parameter in parameters_of_function.values()),
         inspect.Parameter("config", keyword, default=None, annotation=Annotated[Path | None, config]),
         inspect.Parameter("print_config", keyword, default=False, annotation=Annotated[bool, print_config]),
     ]
@@ -53,7 +65,27 @@ def configurable(function: Callable[..., None]) -> Callable[..., None]:
     return with_config
 
 
-def read_config(path: Path, context: typer.Context, kinds: Mapping[str, type]) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
+    """What is in a file; SettingError if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot read {path} from --config: {error.strerror or error}") from error
+    except ValueError as error:  # neither UTF-8 nor TOML
+        raise SettingError(f"{path} from --config is no TOML file: {error}") from error
+
+
+def _as_arguments(path: Path, table: Any) -> list[str]:
+    """A table of the file as the arguments of the command that it is for."""
+    arguments: list[str] = []
+    for key, value in table.items() if isinstance(table, dict) else ():
+        text = _as_on_the_command_line(path, key, value, bool if isinstance(value, bool) else str)
+        if text is not False:
+            arguments += [f"--{key.replace('_', '-')}"] if text is True else [f"--{key.replace('_', '-')}", text]
+    return arguments
+
+
+def options_of(path: Path, content: Mapping[str, Any], context: typer.Context, kinds: Mapping[str, type]) -> dict[str, Any]:
     """What a file says for a command: its values as they would be written on the command line, by the names of the parameters.
 
     Parameters
@@ -64,14 +96,8 @@ def read_config(path: Path, context: typer.Context, kinds: Mapping[str, type]) -
     Raises
     ------
     SettingError
-        If the file cannot be read, has an option that the command does not have, or a value that the option cannot have.
+        If the file has an option that the command does not have, or a value that the option cannot have.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"cannot read {path} from --config: {error.strerror or error}") from error
-    except ValueError as error:  # neither UTF-8 nor TOML
-        raise SettingError(f"{path} from --config is no TOML file: {error}") from error
     command, values = str(context.info_name), {}
     known = {name.replace("-", "_"): parameter.name for parameter in _parameters(context) for name in _names(parameter)}
     for key, value in _of_command(content, command):

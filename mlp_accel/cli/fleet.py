@@ -17,18 +17,18 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def fleet(
-    context: typer.Context,
+    passed_on: list[str],
     scheduler: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Of the Dask cluster: tcp://HOST:8786, or local, which starts one here")
     ],
     folder: Annotated[Path, typer.Option("--json", metavar="FOLDER", help="Write a result file for each machine into it")],
 ) -> None:
-    """Run bench once on every machine of a Dask cluster, and for each GPU; all other options are those of bench."""
+    """Run bench once on every machine of a Dask cluster, and for each GPU; other options, and [bench] of a file, are bench's."""
     from mlp_accel.bench.fleet import Measured, measure_fleet
     from mlp_accel.bench.output.fleet import fleet_table, notes, read_machines
     from mlp_accel.tune.cluster import compare_versions, connected
 
-    for option in context.args:
+    for option in passed_on:
         if option.partition("=")[0] in ("--plot", "--html"):
             raise SettingError(f"{option} would be written on the machines: `mlp-accel report` draws what all of them found")
     try:
@@ -50,7 +50,7 @@ def fleet(
 
     with connected(scheduler) as client:
         compare_versions(client)
-        found = measure_fleet(client, context.args, keep)
+        found = measure_fleet(client, passed_on, keep)
     if written:
         machines = read_machines(written)
         console.print(fleet_table(machines))

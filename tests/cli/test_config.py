@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def test_what_is_printed_is_a_file_that_means_the_same(config: Path, command: st
     assert CliRunner().invoke(app, [command, "--config", str(config), "--print-config"]).stdout == first.stdout
 
 
+def test_fleet_has_its_own_table_and_passes_that_of_bench_on_before_the_command_line(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlp_accel.bench import fleet
+    from mlp_accel.tune import cluster
+
+    passed: list[Any] = []
+    monkeypatch.setattr(cluster, "connected", lambda address: nullcontext(passed.append(address)))
+    monkeypatch.setattr(cluster, "compare_versions", lambda _: None)
+    monkeypatch.setattr(fleet, "measure_fleet", lambda _, options, __: passed.append(options) or [])
+    config.write_text('[fleet]\nscheduler = "tcp://head:8786"\n[bench]\nepochs = 2\npeers = true\nplain = false\nhidden = [8, 4]\n')
+    arguments = ["fleet", "--json", str(tmp_path / "fleet"), "--config", str(config), "--epochs", "3"]
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert passed == ["tcp://head:8786", ["--epochs", "2", "--peers", "--hidden", "8,4", "--epochs", "3"]]
+
+
 def test_what_a_command_must_be_given_may_stand_in_the_file(config: Path) -> None:
     config.write_text('base = "main"')
     assert printed("ab", "--config", config)["ab"]["base"] == "main"
@@ -79,7 +96,7 @@ def test_a_flag_in_the_file_is_true_or_false(config: Path) -> None:
         CliRunner().invoke(app, ["bench", "--config", str(config.parent / "nowhere")], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"fleet"}))  # which passes all options on to bench
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_short_help_and_takes_a_file(command: str) -> None:
     short, long = (CliRunner().invoke(app, [command, flag]).stdout for flag in ("-h", "--help"))
     assert short == long
