@@ -22,6 +22,8 @@ NAMES = tuple(field.name for field in fields(Recipe) if field.name != "seed")
 RATES = ("learning_rate", "momentum", "weight_decay")
 """Numbers that may be others in every recipe; None means the default of the optimiser."""
 
+NUMBERS = (int, float)
+
 DIGITS = 4
 """Of a number that is drawn, so that people can read it and write it."""
 
@@ -100,15 +102,22 @@ def sample(n: int, seed: int = 0, **ranges: Distribution | Sequence[Any]) -> lis
     if n < 1:
         raise SettingError(f"the number of settings to draw must be at least 1; got {n}")
     generator = np.random.default_rng(seed)
-    return [{name: _draw(values, generator) for name, values in ranges.items()} for _ in range(n)]
+    draws = [(name, _draw_from(values, generator)) for name, values in ranges.items()]
+    return [{name: draw() for name, draw in draws} for _ in range(n)]
 
 
-def _draw(values: Distribution | Sequence[Any], generator: np.random.Generator) -> Any:
+def _draw_from(values: Distribution | Sequence[Any], generator: np.random.Generator) -> Callable[[], Any]:
+    """A function that draws a value."""
     if isinstance(values, Sequence):
-        return values[int(generator.integers(len(values)))]
-    value = values.rvs(random_state=generator)
-    value = value if isinstance(value, (int, float)) else value.item()  # of scipy.stats
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        return lambda: values[int(generator.integers(len(values)))]
+    rvs = values.rvs
+
+    def draw() -> Any:
+        value = rvs(random_state=generator)
+        value = value if isinstance(value, (int, float)) else value.item()  # of scipy.stats
+        return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+    return draw
 
 
 def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
@@ -122,7 +131,9 @@ def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
     found: dict[Recipe, None] = {}
     checked: dict[Any, Settings] = {}
     for settings in space:
-        values = {name: _plain(name, value) for name, value in settings.items()}
+        values = {
+            name: value if type(value) in NUMBERS and name != "hidden" else _plain(name, value) for name, value in settings.items()
+        }
         rates = {name: values.pop(name) for name in RATES if values.get(name) is not None}
         kind = *values.items(), *rates
         if kind not in checked or not _plainly_right(rates):  # there may be many, so each kind is checked once
@@ -138,8 +149,10 @@ def recipes_of(space: Iterable[Settings], base: Recipe) -> list[Recipe]:
 
 def _plainly_right(rates: Settings) -> bool:
     """Whether these numbers are such that no rule refuses them."""
-    in_range = all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in rates.values())
-    return in_range and rates.get("learning_rate", 1) != 0 and rates.get("momentum", 0) < 1
+    for value in rates.values():
+        if type(value) not in NUMBERS or not 0 <= value < math.inf:
+            return False
+    return bool(rates.get("learning_rate", 1) != 0 and rates.get("momentum", 0) < 1)
 
 
 def check_names(settings: Iterable[str]) -> None:
