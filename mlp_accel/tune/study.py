@@ -147,7 +147,7 @@ class Asked:
     def _left(self) -> int:
         """How many trials the study has not begun."""
         ended = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
-        return self.trials - ended
+        return self.trials - int(ended)
 
     def _unfinished(self) -> list[tuple[int, Mapping[str, Any]]]:
         """Trials that a search with the same file of results was at when it ended early."""

@@ -50,9 +50,14 @@ def test_fleet_has_its_own_table_and_passes_that_of_bench_on_before_the_command_
     from mlp_accel.tune import cluster
 
     passed: list[Any] = []
-    monkeypatch.setattr(cluster, "connected", lambda address: nullcontext(passed.append(address)))
+
+    def measure(client: object, options: list[str], _: object) -> list[Any]:
+        passed.extend([client, options])
+        return []
+
+    monkeypatch.setattr(cluster, "connected", nullcontext)
     monkeypatch.setattr(cluster, "compare_versions", lambda _: None)
-    monkeypatch.setattr(fleet, "measure_fleet", lambda _, options, __: passed.append(options) or [])
+    monkeypatch.setattr(fleet, "measure_fleet", measure)
     config.write_text('[fleet]\nscheduler = "tcp://head:8786"\n[bench]\nepochs = 2\npeers = true\nplain = false\nhidden = [8, 4]\n')
     arguments = ["fleet", "--json", str(tmp_path / "fleet"), "--config", str(config), "--epochs", "3"]
     CliRunner().invoke(app, arguments, catch_exceptions=False)
