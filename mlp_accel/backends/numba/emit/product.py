@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
-from mlp_accel.backends.numba.compiler import VECTOR_BYTES, inlined, jit
+from mlp_accel.backends.numba.compiler import VECTOR_BYTES, c_function, inlined, jit, numba
+from mlp_accel.backends.numba.emit.addresses import array_at, call
 from mlp_accel.backends.numba.emit.tiles import TILE_ROWS, dense_tile
 
 
@@ -15,6 +17,45 @@ class Matrix(NamedTuple):
     at: int
     row: int
     column: int = 1
+
+
+@inlined
+def multiply(
+    address: int, rows: int, columns: int, depth: int, out: Matrix, base: Matrix, scale: Any, a: Matrix, b: Matrix
+) -> None:
+    """`product`, by the address of `product_of_addresses`: it is long, and would be compiled anew in each kernel that calls it."""
+    size = out.array.itemsize
+    left, right = a.array.ctypes.data + a.at * size, b.array.ctypes.data + b.at * size
+    to, before = out.array.ctypes.data + out.at * size, base.array.ctypes.data + base.at * size
+    call(address, (rows, columns, depth, to, out.row, before, base.row, left, a.row, a.column, right, b.row, scale))
+
+
+def product_of_addresses(
+    rows: int,
+    columns: int,
+    depth: int,
+    out: int,
+    out_row: int,
+    base: int,
+    base_row: int,
+    a: int,
+    a_row: int,
+    a_column: int,
+    b: int,
+    b_row: int,
+    scale: Any,
+) -> int:
+    """`product` of matrices that are given by the addresses of their first elements."""
+    to, before = Matrix(array_at(out, rows, scale), 0, out_row, 1), Matrix(array_at(base, rows, scale), 0, base_row, 1)
+    left, right = Matrix(array_at(a, rows, scale), 0, a_row, a_column), Matrix(array_at(b, rows, scale), 0, b_row, 1)
+    product(rows, columns, depth, to, before, scale, left, right)
+    return 0
+
+
+@functools.cache
+def address_of_product(dtype: str) -> int:
+    """The address of `product_of_addresses`, compiled for matrices of this type."""
+    return int(c_function(product_of_addresses, numba.int64(*[numba.int64] * 12, getattr(numba, dtype))).address)
 
 
 @jit()

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mlp_accel.backends.numba.compiler import CACHE_LINE, inlined
+from mlp_accel.backends.numba.compiler import CACHE_LINE, inlined, jit
 from mlp_accel.backends.numba.emit.addresses import array_at, call
-from mlp_accel.backends.numba.emit.product import Matrix, product
+from mlp_accel.backends.numba.emit.product import Matrix, multiply
 from mlp_accel.backends.numba.paths.shared.memory import (
     OUT_STRIDE,
     EpochInput,
@@ -20,9 +18,6 @@ from mlp_accel.backends.numba.paths.shared.memory import (
     Scratch,
     row_of,
 )
-
-ONE: Any = np.int64(1)
-"""As a number with a type: for a constant Numba would compile `product` once more."""
 
 
 @inlined
@@ -34,7 +29,7 @@ def times_slope(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
     call(rules.times_slope, (*addresses, stop - start, deltas.dtype.type(1)))
 
 
-@inlined
+@jit()
 def deltas_above(rules: Rules, network: Network, scratch: Scratch, first: int, stop: int) -> None:
     """From the deltas at the logits back to those of the second layer, for samples `first` to `stop`."""
     layers = network.layers
@@ -43,11 +38,11 @@ def deltas_above(rules: Rules, network: Network, scratch: Scratch, first: int, s
         out = Matrix(scratch.deltas, source + first * stride_in, stride_in, 1)
         above = Matrix(scratch.deltas, target + first * stride, stride, 1)
         zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed, stride_in, 1)
-        product(stop - first, stride_in, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+        multiply(rules.product, stop - first, stride_in, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
         times_slope(rules, scratch, source + first * stride_in, source + stop * stride_in)
 
 
-@inlined
+@jit()
 def first_deltas(rules: Rules, network: Network, scratch: Scratch, block: int, first: int, stop: int) -> None:
     """The deltas of a block of the first layer, for samples `first` to `stop`."""
     _, n_out, stride_in, stride, _, transposed, _, _, target = row_of(network.layers, 1)
@@ -55,7 +50,7 @@ def first_deltas(rules: Rules, network: Network, scratch: Scratch, block: int, f
     start = (block * scratch.largest.shape[0] + first) * width
     out, above = Matrix(scratch.deltas, start, width, 1), Matrix(scratch.deltas, target + first * stride, stride, 1)
     zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.transposed, transposed + block * width, stride_in, 1)
-    product(stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
+    multiply(rules.product, stop - first, width, n_out, out, zeros, network.first.dtype.type(1), above, matrix)
     times_slope(rules, scratch, start, start + (stop - first) * width)
 
 
@@ -93,7 +88,7 @@ def job_of(network: Network, block: int, share: int) -> Any:
     return block * network.shares + share, network.layers[0, OUT_STRIDE] // network.block * network.shares
 
 
-@inlined
+@jit()
 def update_weights_above(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
 ) -> None:
@@ -115,7 +110,7 @@ def update_weights_above(
         first_weight, last_weight = weights + first * stride, weights + stop * stride
         rows, deltas = Matrix(updated, first_weight, stride, 1), Matrix(scratch.deltas, target, stride, 1)
         before = Matrix(base, first_weight if at_once else 0, stride if at_once else 0, 1)
-        product(stop - first, stride, size, rows, before, scale, below, deltas)
+        multiply(rules.product, stop - first, stride, size, rows, before, scale, below, deltas)
         if not at_once:
             update(rules, inputs, network, batch, matrix, first_weight, last_weight)
         for k in range(first, stop):
@@ -123,7 +118,7 @@ def update_weights_above(
                 copy[transposed + j * stride_in + k] = matrix[weights + k * stride + j]
 
 
-@inlined
+@jit()
 def update_biases(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, batch: int, size: int, block: int, share: int
 ) -> None:
@@ -145,6 +140,6 @@ def update_biases(
             at = bias + first
             sums, before = Matrix(updated, at, 0, 1), Matrix(base, at if at_once else 0, 0, 1)
             rows = Matrix(deltas, target + first, stride, 1)
-            product(ONE, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
+            multiply(rules.product, 1, stop - first, size, sums, before, scale, Matrix(scratch.ones, 0, 0, 0), rows)
             if not at_once:
                 update(rules, inputs, network, batch, biases, at, bias + stop)

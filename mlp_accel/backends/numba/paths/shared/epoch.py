@@ -93,14 +93,14 @@ def compute(table: int, phase: int, job: int, one: Any) -> int:
             if division == INPUTS:
                 forward.add_segment_sums(network, scratch, n_segments, first, stop)
                 if has_second:
-                    forward.partial_sums(rules, network, scratch, 0, first, stop)
+                    forward.partial_sums(rules, network, scratch, block, first, stop)
             if has_second:
                 forward.add_partial_sums(network, scratch, first, stop)
             forward.forward_above(rules, network, scratch, first, stop)
             forward.output_deltas(inputs, rules, network, scratch, start, first, stop, size)
             backward.deltas_above(rules, network, scratch, first, stop)
             if has_second and division != UNITS:
-                backward.first_deltas(rules, network, scratch, 0, first, stop)
+                backward.first_deltas(rules, network, scratch, block, first, stop)
             if rules.prepare != 0 and start + size < inputs.labels.shape[0]:
                 call(rules.prepare, (table, batch + 1, job, n_jobs, one))
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_accel.backends.numba.compiler import EXACT_MATH, VECTOR_BYTES, inlined, jit
 from mlp_accel.backends.numba.emit.addresses import call
-from mlp_accel.backends.numba.emit.product import Matrix, product
+from mlp_accel.backends.numba.emit.product import Matrix, multiply
 from mlp_accel.backends.numba.emit.tiles import transpose_tile
 from mlp_accel.backends.numba.emit.vector_math import exp, log
 from mlp_accel.backends.numba.paths.shared.memory import (
@@ -35,7 +35,7 @@ def activate(rules: Rules, scratch: Scratch, start: int, stop: int) -> None:
     call(rules.activate, (*addresses, stop - start, sums.dtype.type(1)))
 
 
-@inlined
+@jit()
 def partial_sums(rules: Rules, network: Network, scratch: Scratch, block: int, first: int, stop: int) -> None:
     """The activation of a block of the first layer, and its partial sums of the second layer, for samples `first` to `stop`."""
     length, width, part, stride = scratch.largest.shape[0], network.block, network.part, network.layers[1, OUT_STRIDE]
@@ -48,10 +48,10 @@ def partial_sums(rules: Rules, network: Network, scratch: Scratch, block: int, f
         out = Matrix(scratch.partial, (unit // part * length + first) * stride, stride, 1)
         below = Matrix(scratch.outputs, start + begin, width, 1)
         zeros, matrix = Matrix(scratch.zeros, 0, 0, 1), Matrix(network.weights, unit * stride, stride, 1)
-        product(stop - first, stride, depth, out, zeros, one, below, matrix)
+        multiply(rules.product, stop - first, stride, depth, out, zeros, one, below, matrix)
 
 
-@inlined
+@jit()
 def add_segment_sums(network: Network, scratch: Scratch, n_segments: int, first: int, stop: int) -> None:
     """The first layer before its activation, for samples `first` to `stop`: its bias and the sums of all segments of the inputs."""
     stride, length = np.uint64(network.layers[0, OUT_STRIDE]), np.uint64(scratch.largest.shape[0])
@@ -64,7 +64,7 @@ def add_segment_sums(network: Network, scratch: Scratch, n_segments: int, first:
             out[j] += parts[segment * length * stride + j]
 
 
-@inlined
+@jit()
 def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) -> None:
     """The second layer before its activation, for samples `first` to `stop`: its bias and all partial sums."""
     layers, length = network.layers, np.uint64(scratch.largest.shape[0])
@@ -78,7 +78,7 @@ def add_partial_sums(network: Network, scratch: Scratch, first: int, stop: int) 
             out[target + j] += parts[part * length * stride + j]
 
 
-@inlined
+@jit()
 def forward_above(rules: Rules, network: Network, scratch: Scratch, first: int, stop: int) -> None:
     """From the second layer's sums to those of the last layer, for samples `first` to `stop`."""
     layers = network.layers
@@ -88,10 +88,12 @@ def forward_above(rules: Rules, network: Network, scratch: Scratch, first: int, 
         out = Matrix(scratch.sums, target + first * stride, stride, 1)
         below = Matrix(scratch.outputs, source + first * stride_in, stride_in, 1)
         bias_rows, matrix = Matrix(network.bias, bias, 0, 1), Matrix(network.weights, weights, stride, 1)
-        product(stop - first, stride, layers[layer, N_IN], out, bias_rows, network.first.dtype.type(1), below, matrix)
+        multiply(
+            rules.product, stop - first, stride, layers[layer, N_IN], out, bias_rows, network.first.dtype.type(1), below, matrix
+        )
 
 
-@inlined
+@jit()
 def output_deltas(
     inputs: EpochInput, rules: Rules, network: Network, scratch: Scratch, start: int, first: int, stop: int, size: int
 ) -> None:

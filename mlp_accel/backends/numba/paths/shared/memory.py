@@ -80,6 +80,7 @@ class Rules(NamedTuple):
     first_layer: Integer
     update_first_layer: Integer
     """The work on the samples themselves, which depends on their form: see `mlp_accel.backends.numba.paths.shared.first_layer`."""
+    product: Integer
     activate: Integer
     times_slope: Integer
     update: Integer

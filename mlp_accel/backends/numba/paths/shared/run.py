@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mlp_accel.backends.arrays import Array
 from mlp_accel.backends.base import Backend
 from mlp_accel.backends.numba.compiler import usable_threads
+from mlp_accel.backends.numba.emit.product import address_of_product
 from mlp_accel.backends.numba.generated import ActivationAddresses, activation_addresses, rule_address
 from mlp_accel.backends.numba.paths.shared import epoch, packing
 from mlp_accel.backends.numba.paths.shared.memory import EpochInput, Network, Rules, Scratch, table_of
@@ -113,7 +114,9 @@ class CompiledRun(PathRun):
         rate_index = -1 if rule.rate_index is None else rule.rate_index
         notebook = int(task.gradient == "notebook")
         numbers = rule.n_scalars, rate_index, notebook
-        self.rules = Rules(prepare, first_layer, update, *addresses, rule_address(rule, task.dtype), *numbers)
+        self.rules = Rules(
+            prepare, first_layer, update, address_of_product(task.dtype), *addresses, rule_address(rule, task.dtype), *numbers
+        )
         threads = threads_for(task)
         self.trainees = [_Trainee(task, _as_type(state, self.dtype), samples, threads) for state in states]
         self._ahead: npt.NDArray[Any] | None = None
