@@ -47,7 +47,7 @@ def gpu_tests(arguments: tuple[str, ...], seconds: float) -> dict[str, Any]:
         "no:cacheprovider",
     ]
     command += ["--continue-on-collection-errors", "-o", "filterwarnings=default"]  # a warning of other versions is no failure here
-    if find_spec("xdist"):
+    if find_spec("xdist") and "no:xdist" not in arguments:
         command += ["-n", str(max(1, min(8, (os.cpu_count() or 2) // 2)))]
     if find_spec("pytest_timeout"):
         command += [f"--timeout={TEST_SECONDS}", "--timeout-method=thread"]

@@ -214,6 +214,7 @@ class Team:
         clock = _address_in_libc("usleep"), _address_in_libc("clock_gettime"), time.CLOCK_MONOTONIC
         lines[SETTINGS] = n_phases, self.n_jobs, self.n_threads, work, table, *clock
         self._in_use = memory
+        _compiled()  # before there are threads, each of which would compile it
         self._others = [threading.Thread(target=self._take_part, args=(thread, memory)) for thread in range(1, self.n_threads)]
         for thread in self._others:
             thread.start()
