@@ -3,10 +3,9 @@
     python benchmarks/kill_study.py --kills 100 --json benchmarks/results/kills.json
 
 Each training runs in a process of its own, which gets SIGKILL after a random part of the time that the training alone takes, its
-kernels loaded. A new checkpoint is written as soon as the one before is on the disk, so that many are hit while they write. The same
-call then goes on.
-Its model file, which is equal for equal models, is compared with that of the training that was not killed, and so are the losses of
-all epochs.
+kernels loaded. A new checkpoint is written as soon as the one before is on the disk, so that many are hit while they write. The
+same call then goes on. Its model file, which is equal for equal models, is compared with that of the training that was not killed,
+and so are the losses of all epochs.
 """
 
 from __future__ import annotations

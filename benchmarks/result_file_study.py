@@ -1,6 +1,6 @@
 """What foreign result files do to `mlp-accel compare` and `trend`: 100,000 files with something wrong in each.
 
-    python benchmarks/result_file_study.py    # 9 minutes at most; run it again until it says "complete"; the machine may be busy
+    python benchmarks/result_file_study.py    # stop it at any time, run it again to go on; the machine may be busy
 
 A file that `bench` wrote is changed at random: a value, a field or some of its bytes. It must be refused by an error that names the
 file, or else go all the way: written again, compared, and now and then drawn up in series, printed and plotted. Anything else is a
@@ -13,6 +13,7 @@ import argparse
 import copy
 import io
 import json
+import math
 import random
 import sys
 import warnings
@@ -21,6 +22,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from records import continued, say, write_record
+
 from mlp_accel.bench.comparison import compare
 from mlp_accel.bench.history.trend import find_series
 from mlp_accel.bench.output.comparison import comparison_notes, differences_table, origin, ratio_table
@@ -28,13 +31,14 @@ from mlp_accel.bench.output.history import change_lines, plot_trend, trend_table
 from mlp_accel.bench.result_files import ResultFileError, parse_result
 from mlp_accel.bench.results import Result
 from mlp_accel.cli.console import FORMATS, OutputConsole, show
-from mlp_accel.environment import environment
-from mlp_accel.files import write_json
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("benchmarks/results/bench.json", "benchmarks/results/until.json", "tests/data/bench_schema_1.json")
 PRINTED, PLOTTED = 100, 5000
 """Of so many files one is printed, as one of several of a side and in a series too, and one is plotted: that takes longest."""
+
+WRITTEN = 500
+"""After so many files more the record is written."""
 
 ESCAPE = "\x1b]0;title\x07\x1b[2J"
 NASTY: tuple[Any, ...] = (
@@ -171,12 +175,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "results" / "result_file_study.json")
-    parser.add_argument("--minutes", type=float, default=9, help="it stops after this time, to be continued")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, to be continued")
     options = parser.parse_args()
     warnings.simplefilter("error")
     sources = [shorter(json.loads((ROOT / name).read_text())) for name in SOURCES]
     sound = [parse_result(json.dumps(source).encode(), name) for name, source in zip(SOURCES, sources, strict=True)]
-    content = _continue(options)
+    settings = {"count": options.count, "seed": options.seed, "sources": SOURCES}
+    empty = {"done": 0, "outcomes": {"refused": 0, "taken": 0, "failed": 0}, "failures": []}
+    content = continued(options.result, settings, empty)
     deadline = monotonic() + 60 * options.minutes
     while content["done"] < options.count and monotonic() < deadline:
         number = content["done"]
@@ -187,24 +193,15 @@ def main() -> int:
         except Exception as error:
             outcome = "failed"
             content["failures"].append({"number": number, "error": f"{type(error).__name__}: {error}"[:300]})
-            sys.stdout.write(f"{content['failures'][-1]}\n")
+            say(str(content["failures"][-1]))
         content["outcomes"][outcome] += 1
         content["done"] += 1
-    write_json(str(options.result), content)
+        if content["done"] % WRITTEN == 0:
+            write_record(options.result, content)
+    write_record(options.result, content)
     done = content["done"] >= options.count
-    sys.stdout.write(f"{content['outcomes']}; {options.result}: {'complete' if done else 'not complete; run this again'}\n")
+    say(f"{content['outcomes']}; {options.result}: {'complete' if done else 'not complete; run this again'}")
     return 1 if content["failures"] else 0
-
-
-def _continue(options: argparse.Namespace) -> dict[str, Any]:
-    """What the file holds so far; a new one if there is none."""
-    about = {"schema": 1, "count": options.count, "seed": options.seed, "sources": list(SOURCES)}
-    if options.result.exists():
-        content: dict[str, Any] = json.loads(options.result.read_text())
-        if any(content[name] != value for name, value in about.items()):
-            raise SystemExit(f"{options.result} is of another count or seed; remove it to start again")
-        return content
-    return {**about, "environment": environment(), "done": 0, "outcomes": {"refused": 0, "taken": 0, "failed": 0}, "failures": []}
 
 
 if __name__ == "__main__":
