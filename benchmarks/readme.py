@@ -202,6 +202,16 @@ def result_file_study() -> str:
     )
 
 
+def kill_study() -> str:
+    """What became of trainings that were killed."""
+    found = _read("kills.json")
+    return (
+        f"Of {found['kills']} trainings {found['equal']} ended with the bits of one that was not killed. Of them "
+        f"{found['in the middle']} went on from a checkpoint in the middle, and {found['while writing']} were killed while they "
+        "wrote one (`results/kills.json`)."
+    )
+
+
 def cpu_study() -> str:
     """Ours against the peers by network."""
     return _cells("cpu_study.json")
@@ -349,6 +359,7 @@ FIGURES = (
     compare_study,
     history_study,
     result_file_study,
+    kill_study,
     cpu_study,
     cpu_study_avx2,
     epoch_profile,
