@@ -49,8 +49,9 @@ EPOCH_BYTES = {"numpy": 35_000, "numba": 24_000}
 KEPT_BYTES = 1000
 """Memory that a step may leave behind until the end of the epoch: its loss and its hits."""
 
-NUMBA_FUNCTIONS = 14
-"""Functions that Numba compiles by themselves before the first epoch is over, at most: most parts of a kernel are put into it."""
+NUMBA_FUNCTIONS = 19
+"""Functions that Numba compiles by themselves before the first epoch is over, at most. The long parts of a step are among them: to
+put those into the kernel would take Numba three times as long as to compile them."""
 
 
 def trainer(backend: Backend, steps: int, path: str = "auto", optimizer: str = "sgd") -> Trainer:
@@ -69,7 +70,7 @@ def trainer(backend: Backend, steps: int, path: str = "auto", optimizer: str = "
 def train(trained: Trainer) -> Callable[[], object]:
     """An epoch without what comes before and after its steps."""
     (group,) = trained._groups
-    order, scalars = np.random.default_rng(1).permutation(trained.x.shape[0])[None], trained._scalars(group)
+    order, scalars = np.random.default_rng(1).permutation(trained.x.shape[0])[None], trained._scalars(group, trained._factors())
 
     def epoch() -> None:
         group.run.epoch(order, scalars)

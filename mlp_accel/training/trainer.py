@@ -203,10 +203,10 @@ class Trainer:
     def epoch(self) -> EpochResult:
         """Train every network on every sample once, each in a fresh random order of its own."""
         start = time.perf_counter()
-        sums = []
+        factors, sums = self._factors(), []
         for group in self._groups:
             last = group is self._groups[-1]
-            group.run.begin(group.orders, self._scalars(group))
+            group.run.begin(group.orders, self._scalars(group, factors))
             try:
                 if last:
                     self._draw()  # of the next epoch, while this one goes on
@@ -275,10 +275,15 @@ class Trainer:
         self._rows = None if self._rows is None else [self._rows[network] for network in networks]
         self._order_states = [self._order_states[network] for network in networks]
 
-    def _scalars(self, group: Group) -> npt.NDArray[np.float64]:
+    def _factors(self) -> dict[int, npt.NDArray[np.float64]]:
+        """The factors of the learning rate in this epoch, by its number of steps: a schedule of the user's own is asked once."""
+        numbers = {len(group.batch_sizes) for group in self._groups}
+        return {n: self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), n) for n in numbers}
+
+    def _scalars(self, group: Group, by_steps: Mapping[int, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
         """The scalars of each step of this epoch, for each network of a group."""
         rule, first, sizes = group.task.rule, group.step + 1, group.batch_sizes
-        factors = self.schedule.rates(1.0, self._epoch, max(self.epochs, self._epoch + 1), len(sizes))
+        factors = by_steps[len(sizes)]
         return np.stack([self.optimizers[i].scalars(rule, self.learning_rates[i] * factors, first, sizes) for i in group.indices])
 
     def _draw(self) -> None:

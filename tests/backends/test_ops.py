@@ -457,8 +457,8 @@ def test_a_step_takes_from_a_backend_the_five_ops_alone() -> None:
 
 def test_the_tolerance_table_knows_every_op_and_no_other() -> None:
     plumbing = {
-        *("asarray", "check_input", "copy", "empty", "free_memory", "join", "limit_threads", "path_named", "reusing"),
-        *("scalar_rows", "spread", "step_threads", "synchronize", "to_numpy", "versions"),
+        *("asarray", "check_input", "copy", "empty", "free_memory", "join", "launch_clock"),
+        *("limit_threads", "path_named", "reusing", "scalar_rows", "spread", "step_threads", "synchronize", "to_numpy", "versions"),
     }
     assert set(EPS_UNITS) == {"path", *STEP_OPS, *PUBLIC_ONLY}
     assert set(_public_methods(Backend)) == {*STEP_OPS, *PUBLIC_ONLY, *plumbing}

@@ -210,8 +210,8 @@ def test_version_and_help() -> None:
 
 
 def test_an_unknown_backend_names_source_and_choices() -> None:
-    assert_clear_error(run("train", "--backend", "tpu"), 2, "'tpu'", "--backend", "auto, cupy, numba, numpy")
-    assert_clear_error(run("train", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND", "auto, cupy, numba, numpy")
+    assert_clear_error(run("train", "--backend", "tpu"), 2, "'tpu'", "--backend", "auto, fastest, cupy, numba, numpy")
+    assert_clear_error(run("train", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND", "auto, fastest, cupy, numba, numpy")
     assert_clear_error(run("bench", "--backends", "numpy,tpu"), 2, "'tpu'", "--backends", "cupy, numba, numpy")
     assert_clear_error(run("bench", MLP_ACCEL_BACKEND="tpu"), 2, "'tpu'", "MLP_ACCEL_BACKEND")
 

@@ -104,7 +104,7 @@ def test_a_device_that_is_not_there_is_an_error_that_says_which_are(install: Cal
     with pytest.raises(BackendUnavailableError, match=r"there is no device 2.*choose cupy:0 to cupy:1"):
         get_backend("cupy:2")
     for name in ("numpy:1", "cupy:", "cupy:x", "cupy:-1"):
-        with pytest.raises(SettingError, match="choose one of auto, cupy, numba, numpy, or cupy:1 for the second device"):
+        with pytest.raises(SettingError, match="choose one of auto, fastest, cupy, numba, numpy, or cupy:1 for the second device"):
             get_backend(name)
 
 
