@@ -293,13 +293,36 @@ def neighbours_study() -> str:
     """Epochs beside busy neighbours."""
     if not (RESULTS / "neighbours_study.json").exists():
         return "Not recorded yet."
-    seconds = _read("neighbours_study.json")["seconds"]
+    study = _read("neighbours_study.json")
     lines = ["| engine | alone, ms | beside one: median, longest | beside two: median, longest |", "|---|---|---|---|"]
-    for engine, found in seconds.items():
+    for engine, found in study["seconds"].items():
         alone = float(np.median(found["0"]))
         beside = (f"{np.median(found[n]) / alone:.1f}, {max(found[n]) / alone:.1f} times" for n in ("1", "2"))
         lines.append(f"| {engine} | {alone * 1e3:.1f} | {' | '.join(beside)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"Of 784-32-10 on MNIST; {_machine(study['environment'], study['threads'])}."])
+
+
+def estimator_speed() -> str:
+    """The estimator beside scikit-learn's."""
+    study = _read("estimator_speed.json")
+    lines = ["| what | scikit-learn, ms | ours, ms | time of scikit-learn / ours |", "|---|---|---|---|"]
+    for what, seconds in study["speed"].items():
+        ours, theirs = (float(np.median(seconds[name])) * 1e3 for name in ("mlp_accel", "scikit-learn"))
+        lines.append(_line([what, f"{theirs:.1f}", f"{ours:.1f}", f"{theirs / ours:.1f}"]))
+    environment = study["environment"]
+    return "\n".join([*lines, "", f"Medians; {_machine(environment, environment['cores'])}."])
+
+
+def tune_study() -> str:
+    """What a search costs."""
+    parts = _read("tune_study.json")["parts"]
+    lines = ["| time of one over that of the other | ratio (lowest and highest of the rounds) |", "|---|---|"]
+    for name in ("scikit-learn", "optuna", "overhead", "dask"):
+        first, second = parts[name]["engines"]
+        found = parts[name]["search"]
+        lines.append(_line([f"{second} / {first}", f"{found['ratio']:.2f} ({found['lowest']:.2f}–{found['highest']:.2f})"]))
+    environment, networks = parts["scikit-learn"]["environment"], parts["scikit-learn"]["networks"]
+    return "\n".join([*lines, "", f"{networks} networks 784-32-10, 5 epochs; {_machine(environment, environment['cores'])}."])
 
 
 def many_study() -> str:
@@ -322,7 +345,8 @@ def epoch_chart() -> str:
 
 def where_it_was_measured() -> str:
     """What runs where, and what of it has been measured."""
-    environments = [_read(file.name)["environment"] for file in sorted(RESULTS.glob("*.json")) if file.name != "cpu_study.json"]
+    results = [_read(file.name) for file in sorted(RESULTS.glob("*.json"))]
+    environments = [found["environment"] for found in results if "environment" in found]
     cpus = ", ".join(dict.fromkeys(f"{found['cpu']}, {found['cores']} cores" for found in environments))
     gpus = ", ".join(dict.fromkeys(gpu.split(",")[0] for found in environments for gpu in found["gpu"]))
     rows = [
@@ -366,6 +390,8 @@ FIGURES = (
     kinds_of_data,
     neighbours_study,
     many_study,
+    estimator_speed,
+    tune_study,
     epoch_chart,
     where_it_was_measured,
 )
