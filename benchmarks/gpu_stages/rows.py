@@ -72,8 +72,8 @@ class Plan:
         return " ".join(filter(None, (self.name, self.path, self.variant)))
 
     @property
-    def library(self) -> str:
-        """Rows of one library may share a process."""
+    def framework(self) -> str:
+        """Rows of one framework may share a process."""
         return self.name.partition("-")[0]
 
 

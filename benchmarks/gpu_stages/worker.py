@@ -1,6 +1,6 @@
 """The processes that measure: one that crashes, hangs or breaks its GPU context costs the row it was at, and no other.
 
-Rows of one library follow each other in one process, since starting one takes seconds of a GPU's time. After a row that has failed
+Rows of one framework follow each other in one process: to start one takes seconds of a GPU's time. After a row that has failed
 a new process is started; if the old one had measured other rows before, the row is tried once more in the new one.
 """
 
@@ -49,7 +49,7 @@ class Workers:
         end = time.monotonic() + min(plan.limit, left)
         if left < LEAST_SECONDS:
             return finished_row(plan, "failed", NOT_BEGUN, {})
-        used = self._worker is not None and self._worker.library == plan.library
+        used = self._worker is not None and self._worker.framework == plan.framework
         status, reason, fields = self._measure(plan, end)
         if status == "failed" and used and end - time.monotonic() > LEAST_SECONDS:
             before = reason
@@ -58,9 +58,9 @@ class Workers:
         return finished_row(plan, status, reason, fields)
 
     def _measure(self, plan: Plan, end: float) -> Answer:
-        if self._worker is None or self._worker.library != plan.library:
+        if self._worker is None or self._worker.framework != plan.framework:
             self.end()
-            self._worker = _Worker(plan.library, self._log)
+            self._worker = _Worker(plan.framework, self._log)
         answer = self._worker.measure(plan, end)
         if answer[0] == "failed":
             self.end()
@@ -74,8 +74,8 @@ class Workers:
 
 
 class _Worker:
-    def __init__(self, library: str, log: Path) -> None:
-        self.library = library
+    def __init__(self, framework: str, log: Path) -> None:
+        self.framework = framework
         context = multiprocessing.get_context("spawn")
         self._answers, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, str(log), os.getpid()))

@@ -289,7 +289,6 @@ class Trainer:
     def _draw(self) -> None:
         """Draw the order of the samples for each network. NumPy releases Python's lock while it draws, so threads help."""
         self._order_states = [generator.bit_generator.state for generator in self._generators]
-
         n = self.x.shape[0]
 
         def order(index: int) -> npt.NDArray[np.int64]:
